@@ -1,0 +1,33 @@
+"""One progress line with counts, rate and ETA on standard error."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES_IN_A_LOG = 10.0
+
+
+def progress_bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+    """A progress line that redraws itself in a terminal and appends a line now and then in a log.
+
+    Args:
+        total: Units of work in all, or None where unknown (then no ETA).
+        description: What is being done, two or three words.
+        unit: One unit of work, singular.
+        initial: Units already done before the start; they do not count towards the rate.
+
+    Returns:
+        The bar; use it as a context manager, call ``update(n)`` and ``set_postfix_str(text)``.
+    """
+    is_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        initial=initial,
+        file=sys.stderr,
+        mininterval=0.2 if is_terminal else _SECONDS_BETWEEN_LINES_IN_A_LOG,
+        ascii=None if is_terminal else " .:#",
+        dynamic_ncols=is_terminal,
+    )

@@ -1,0 +1,1 @@
+"""Every file format that the project reads or writes."""

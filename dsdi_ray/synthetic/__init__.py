@@ -1,0 +1,1 @@
+"""A seeded synthetic archive: aerial scenes, crowd answers, clips and exact relevance."""

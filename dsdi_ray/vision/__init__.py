@@ -1,0 +1,1 @@
+"""Images and video: backbones, transforms, decoding, a member's forward pass."""
