@@ -8,7 +8,9 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES_IN_A_LOG = 10.0
 
 
-def progress_bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+def progress_bar(
+    *, total: int | None, description: str, unit: str, initial: int = 0
+) -> "tqdm[Any]":
     """A progress line that redraws itself in a terminal and appends a line now and then in a log.
 
     Args:

@@ -167,7 +167,7 @@ class ScoreStore:
             folder = f"{root}/logits/decode_id={decode_id}/member_id={member_id}"
             selector = pafs.FileSelector(folder, allow_not_found=True)
             found = (info.path for info in filesystem.get_file_info(selector))
-            paths.extend(sorted(p for p in found if p.endswith(".parquet")))
+            paths.extend(sorted(p for p in found if "/part-" in p))
         return paths
 
     @property
@@ -177,8 +177,9 @@ class ScoreStore:
 
     def _append(self, folder: str, table: pa.Table) -> None:
         filesystem, root = self._location
-        final = f"{root}/{folder}/part-{uuid.uuid4().hex}.parquet"
-        temporary = f"{final}.tmp"
+        name = f"{uuid.uuid4().hex}.parquet"
+        final = f"{root}/{folder}/part-{name}"
+        temporary = f"{root}/{folder}/_writing-{name}"  # readers pass over names with a leading _
         filesystem.create_dir(f"{root}/{folder}", recursive=True)
         pq.write_table(table, temporary, filesystem=filesystem, compression="zstd")
         filesystem.move(temporary, final)

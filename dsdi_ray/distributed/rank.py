@@ -1,0 +1,199 @@
+"""Rank clips from a score store: group the frames by clip, pool, ensemble, sort.
+
+No pixel is touched: pooling, ensembling and ranking are derived from the stored logits.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data.datasource import Partitioning
+
+from dsdi_ray.errors import DataError
+from dsdi_ray.method.alignment import align_members
+from dsdi_ray.method.fusion import clip_scores
+from dsdi_ray.storage.bundles import EnsembleSpec
+from dsdi_ray.storage.runs import ranked_run
+from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip, scored_pairs
+from dsdi_ray.taxonomy import check_same_taxonomy
+
+_ROWS_PER_PARTITION = 2_000_000
+_KEY = ["content_id", "span"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Clips ranked for every feature.
+
+    Attributes:
+        run: One row per (feature, rank); see :mod:`dsdi_ray.storage.runs`.
+        num_clips: Clips that were ranked.
+        unranked: Clips that were not, by reason.
+        seconds: Wall clock.
+    """
+
+    run: pa.Table
+    num_clips: int
+    unranked: Mapping[str, int]
+    seconds: float
+
+
+def rank_archive(
+    store_uri: str,
+    *,
+    ensemble: EnsembleSpec,
+    decode_id: str,
+    pool: str = "max",
+    order: str = "frame_first",
+    top: int = 1000,
+) -> Ranking:
+    """Rank the clips of a store for each feature of its taxonomy (paper section 2.5).
+
+    Args:
+        store_uri: Folder or URI of the store.
+        ensemble: Members and their weights; clips that lack any of them are left out and counted.
+        decode_id: Decode settings under which the clips were scored.
+        pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
+        order: ``frame_first`` (members are averaged per frame) or ``clip_first``.
+        top: Clips kept per feature.
+
+    Raises:
+        TaxonomyError: If the store is of another taxonomy than the ensemble.
+        DataError: If no clip of the store can be ranked.
+    """
+    started = time.monotonic()
+    store = ScoreStore.open(store_uri)
+    check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
+    member_ids = [m.member_id for m in ensemble.members]
+    clips, unranked = _rankable_clips(store.outcomes(), decode_id, member_ids)
+    if not len(clips):
+        raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
+    scores = pool_clips(
+        store,
+        clips.group_by(["content_id", "span"]).aggregate([]),
+        decode_id=decode_id,
+        weights={m.member_id: m.weight for m in ensemble.members},
+        pool=pool,
+        order=order,
+    )
+    run = _run_of_clips(clips, scores, store=store, top=top)
+    return Ranking(
+        run=run, num_clips=len(clips), unranked=unranked, seconds=time.monotonic() - started
+    )
+
+
+def pool_clips(
+    store: ScoreStore,
+    contents: pa.Table,
+    *,
+    decode_id: str,
+    weights: Mapping[str, float],
+    pool: str,
+    order: str,
+) -> pa.Table:
+    """Group the stored frames by clip and pool them.
+
+    Args:
+        store: The store.
+        contents: The (content_id, span) to pool.
+        decode_id: Decode settings.
+        weights: Weight per member_id.
+        pool: As in :func:`rank_archive`.
+        order: As in :func:`rank_archive`.
+
+    Returns:
+        Columns content_id, span, scores (list, ``[C]``), peak_seconds (list, ``[C]``).
+    """
+    files = store.logits_files(decode_id, weights)
+    rows = ray.data.read_parquet(
+        files,
+        filesystem=store.filesystem,
+        columns=[*_KEY, "frame_index", "time_seconds", "logits", "member_id"],
+        partitioning=Partitioning("hive"),
+    )
+    num_rows = rows.count()
+    num_stored = len(scored_pairs(store.outcomes(), decode_id).group_by(_KEY).aggregate([]))
+    if len(contents) < num_stored:
+        rows = rows.map_batches(
+            _keep_wanted,
+            fn_kwargs={"wanted": ray.put(contents)},
+            batch_format="pyarrow",
+            batch_size=None,
+        )
+    num_partitions = max(1, -(-num_rows // _ROWS_PER_PARTITION))
+    pooled = rows.groupby(_KEY, num_partitions=num_partitions).map_groups(
+        _pool_clip,
+        fn_kwargs={"weights": dict(weights), "pool": pool, "order": order},
+        batch_format="pyarrow",
+    )
+    return pa.concat_tables(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+def _keep_wanted(rows: pa.Table, wanted: Any) -> pa.Table:
+    return rows.join(ray.get(wanted), _KEY, join_type="left semi")
+
+
+def _pool_clip(rows: pa.Table, *, weights: Mapping[str, float], pool: str, order: str) -> pa.Table:
+    member_index = pc.index_in(rows["member_id"], pa.array(list(weights), pa.string()))
+    frame_index = rows["frame_index"].to_numpy()
+    logits = pc.list_flatten(rows["logits"].combine_chunks()).to_numpy().reshape(len(rows), -1)
+    frames, aligned = align_members(
+        member_index.to_numpy(), frame_index, logits, num_members=len(weights)
+    )
+    pooled = clip_scores(aligned, np.array(list(weights.values())), order=order, pool=pool)
+    times = dict(zip(frame_index.tolist(), rows["time_seconds"].to_pylist(), strict=True))
+    return pa.table(
+        {
+            "content_id": rows["content_id"][:1].cast(pa.string()),
+            "span": rows["span"][:1].cast(pa.string()),
+            "scores": pa.array([pooled.scores.tolist()], pa.list_(pa.float64())),
+            "peak_seconds": pa.array(
+                [[times[frames[t]] for t in pooled.peak_frame]], pa.list_(pa.float64())
+            ),
+        }
+    )
+
+
+def _rankable_clips(
+    outcomes: pa.Table, decode_id: str, member_ids: Sequence[str]
+) -> tuple[pa.Table, Mapping[str, int]]:
+    """The clips (clip_id, content_id, span) that every member has scored, and why others are not."""
+    mine = outcomes.filter(pc.field("decode_id") == decode_id)
+    newest = newest_per_clip(mine)
+    unranked: Counter[str] = Counter()
+    other = newest_per_clip(outcomes).filter(~pc.field("clip_id").isin(newest["clip_id"]))
+    unranked["scored under other settings (see --fps)"] = len(other)
+    pairs = scored_pairs(mine, decode_id).filter(pc.field("member_id").isin(list(member_ids)))
+    counts = pairs.group_by(_KEY).aggregate([("member_id", "count")])
+    complete = counts.filter(pc.field("member_id_count") == len(member_ids)).select(_KEY)
+    keys = newest.select(["clip_id", *_KEY])
+    clips = keys.join(complete, _KEY, join_type="left semi").sort_by("clip_id")
+    rest = newest.filter(~pc.field("clip_id").isin(clips["clip_id"]))
+    num_failed = rest.filter(pc.field("status") == "failed").num_rows
+    unranked["no frame decodes (see `dsdi outcomes`)"] = num_failed
+    unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_failed
+    return clips, {reason: n for reason, n in unranked.items() if n}
+
+
+def _run_of_clips(clips: pa.Table, pooled: pa.Table, *, store: ScoreStore, top: int) -> pa.Table:
+    """Give every clip its content's scores and rank the clips of each feature."""
+    row_of = {key: i for i, key in enumerate(zip(*_lists(pooled, _KEY), strict=True))}
+    rows = [row_of[key] for key in zip(*_lists(clips, _KEY), strict=True)]
+    scores = np.array(pooled["scores"].to_pylist())[rows]
+    peaks = np.array(pooled["peak_seconds"].to_pylist())[rows]
+    return ranked_run(clips["clip_id"].to_pylist(), scores, peaks, features=store.taxonomy, top=top)
+
+
+def _lists(table: pa.Table, names: Sequence[str]) -> list[list[Any]]:
+    return [table[name].to_pylist() for name in names]
+
+
+def _reasons(unranked: Mapping[str, int]) -> str:
+    listed = "; ".join(f"{n} {reason}" for reason, n in unranked.items())
+    return listed or "it has no outcomes; run `dsdi score` first"
