@@ -1,0 +1,76 @@
+"""The ``dsdi`` command: parse, call, print.
+
+Commands import what they need when they run, so that ``dsdi --help`` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dsdi_ray import __version__
+from dsdi_ray.cli import archive, demo, results, training
+from dsdi_ray.errors import DsdiError
+
+EXIT_ERROR = 1
+EXIT_USER_MISTAKE = 2
+EXIT_CLIPS_FAILED = 3
+
+app = typer.Typer(
+    name="dsdi",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Find disaster scenes in archives of aerial video.\n\n"
+        "The way of an archive: prepare (answers and images to labels), train (labels to members), "
+        "ensemble build, index (footage to a manifest), score (clips to a score store), rank "
+        "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
+        "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
+        "--strict)."
+    ),
+)
+training.register(app)
+archive.register(app)
+results.register(app)
+demo.register(app)
+
+
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; goes before the command."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"dsdi {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every error raised on purpose is one line on standard error."""
+    try:
+        app()
+    except DsdiError as error:
+        if "--debug" in sys.argv:
+            raise
+        # A Ray task's error is of the class of its cause but speaks with its whole traceback.
+        cause = getattr(error, "cause", error)
+        message = " ".join(str(cause).split())
+        typer.echo(f"dsdi: error: {message}", err=True)
+        sys.exit(EXIT_USER_MISTAKE if _is_user_error(error) else EXIT_ERROR)
+    except KeyboardInterrupt:
+        typer.echo("dsdi: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+def _is_user_error(error: DsdiError) -> bool:
+    from dsdi_ray.errors import UserError
+
+    return isinstance(error, UserError)

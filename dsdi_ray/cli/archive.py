@@ -1,0 +1,198 @@
+"""``dsdi index``, ``score`` and ``outcomes``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsdi_ray.cli.output import AddressOption, JsonOption, print_facts, print_json, print_table
+from dsdi_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from dsdi_ray.distributed.score import ScoreSummary
+
+Json = Annotated[bool, JsonOption]
+Address = Annotated[str | None, AddressOption]
+Fps = Annotated[float, typer.Option("--fps", help="Frames per second that are scored.")]
+
+EXIT_CLIPS_FAILED = 3
+_OUTCOME_COLUMNS = (
+    "clip_id", "uri", "status", "error", "decoder", "frames_expected", "frames_scored", "attempts",
+)  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("index")(index)
+    app.command("score")(score)
+    app.command("outcomes")(outcomes)
+
+
+def index(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; video and images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write (.parquet).")],
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """List and probe footage: a manifest for `dsdi score`.
+
+    Unreadable files stay in the manifest with the reason.
+
+    Example: dsdi index footage/ 'more/*.ts' --out manifest.parquet
+    """
+    from dsdi_ray.distributed.index import index_archive
+    from dsdi_ray.distributed.session import ray_session
+
+    with ray_session(address=address):
+        summary = index_archive(paths, out=out)
+    if as_json:
+        print_json(summary)
+        return
+    print_facts(
+        "Indexed",
+        {
+            "clips": summary.num_clips,
+            "unreadable": summary.num_unreadable,
+            "hours": summary.hours,
+            "seconds": summary.seconds,
+            "manifest": str(out),
+        },
+    )
+
+
+def score(
+    archive: Annotated[str, typer.Argument(help="Manifest, or a folder, file or glob of footage.")],
+    ensemble: Annotated[Path, typer.Option("--ensemble", "-e", help="Ensemble bundle.")],
+    store: Annotated[str, typer.Option("--store", "-s", help="Score store: folder or URI.")],
+    fps: Fps = 10.0,
+    decoders: Annotated[
+        int | None, typer.Option("--decoders", min=1, help="Decode actors; default: one per core.")
+    ] = None,
+    scorers: Annotated[
+        int | None,
+        typer.Option("--scorers", min=1, help="Scoring actors; default: one per GPU, or per node."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames per forward pass.")] = 32,
+    timeout_seconds: Annotated[
+        float, typer.Option(min=1, help="A decoder that makes no progress for so long is killed.")
+    ] = 30.0,
+    gpu: Annotated[
+        bool | None,
+        typer.Option("--gpu/--cpu", help="Where to score; default: GPU if there is one."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what there is to do.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where clips failed.")
+    ] = False,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Score every clip by every member; scores that the store has are not computed again.
+
+    Each clip ends as an outcome (ok, partial or failed with a reason): see `dsdi outcomes`. A
+    killed job resumes with the same command.
+
+    Example: dsdi score footage/ --ensemble ensembles/two --store scores/
+    """
+    from dsdi_ray.distributed.index import load_archive
+    from dsdi_ray.distributed.score import score_archive, scoring_pool
+    from dsdi_ray.distributed.session import ray_session
+    from dsdi_ray.storage.bundles import read_ensemble
+    from dsdi_ray.vision.decode import DecodeSettings
+
+    members = read_ensemble(ensemble)
+    settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
+    with ray_session(address=address):
+        pool = scoring_pool(
+            use_gpu=gpu, num_decoders=decoders, num_scorers=scorers, micro_batch=batch_size
+        )
+        summary = score_archive(
+            load_archive(archive),
+            ensemble=members,
+            store_uri=store,
+            settings=settings,
+            pool=pool,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+        )
+    if as_json:
+        print_json(summary)
+    else:
+        print_score_summary(summary, store)
+    if strict and summary.num_failed:
+        raise typer.Exit(EXIT_CLIPS_FAILED)
+
+
+def print_score_summary(summary: "ScoreSummary", store: str) -> None:
+    """Print what a scoring job found and did."""
+    if summary.dry_run:
+        title = "Dry run"
+    elif summary.num_clips_scored:
+        title = "Scored"
+    else:
+        title = "Nothing to do, every clip is accounted for"
+    footage_seconds = summary.footage_hours * 3600
+    realtime = footage_seconds / summary.seconds if summary.num_frames else None
+    decoders = ", ".join(f"{name} {n}" for name, n in sorted(summary.decoders.items()))
+    print_facts(
+        title,
+        {
+            "clips": summary.num_clips,
+            "(clip, member) pairs": f"{summary.num_pairs_present:,} in the store, "
+            f"{summary.num_pairs_missing:,} missing",
+            "footage to score": f"{summary.footage_hours:.3f} h",
+            "clips decoded now": None if summary.dry_run else summary.num_clips_scored,
+            "frames scored now": None if summary.dry_run else summary.num_frames,
+            "decoders": decoders or None,
+            "times real time": realtime,
+            "outcomes": f"{summary.num_ok} ok, {summary.num_partial} partial, "
+            f"{summary.num_failed} failed",
+            "seconds": summary.seconds,
+            "store": store,
+        },
+    )
+    for reason, count in sorted(summary.reasons.items(), key=lambda item: -item[1]):
+        typer.echo(f"    failed {count:>5}  {reason}")
+
+
+def outcomes(
+    store: Annotated[str, typer.Argument(help="Score store.")],
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only ok, partial or failed ones.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what became of every clip: ok, partial or failed, and why.
+
+    Example: dsdi outcomes scores/ --status failed
+    """
+    from dsdi_ray.storage.score_store import ScoreStore
+
+    if status not in (None, "ok", "partial", "failed"):
+        raise UserError(f"--status must be ok, partial or failed, got {status!r}")
+    rows = ScoreStore.open(store).latest_outcomes().to_pylist()
+    rows = [row for row in rows if status in (None, row["status"])]
+    if as_json:
+        extra = ("note", "content_id", "span", "member_ids", "seconds", "finished_at")
+        print_json([{name: row[name] for name in (*_OUTCOME_COLUMNS, *extra)} for row in rows])
+        return
+    print_table(
+        ["clip", "status", "frames", "decoder", "attempts", "reason"],
+        [
+            [
+                row["clip_id"],
+                row["status"],
+                f"{row['frames_scored']}/{row['frames_expected']}",
+                row["decoder"],
+                row["attempts"],
+                row["error"] or row["note"] or "",
+            ]
+            for row in rows
+        ],
+    )
+    typer.echo(f"{len(rows)} clips")

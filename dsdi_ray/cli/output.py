@@ -1,0 +1,69 @@
+"""What commands print: a table for people or JSON for programs, on standard output."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+JsonOption = typer.Option("--json", help="Print a machine-readable summary on standard output.")
+AddressOption = typer.Option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="A running Ray cluster; without it a local Ray starts on loopback and ends with the command.",
+)
+
+
+def print_json(value: Any) -> None:
+    """Print a summary, a list or a mapping as JSON."""
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    typer.echo(json.dumps(plain, indent=2, default=_as_json))
+
+
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Print a summary as a title and aligned facts; facts that are None are left out."""
+    shown = {name: value for name, value in facts.items() if value is not None}
+    width = max((len(name) for name in shown), default=0)
+    typer.secho(title, bold=True)
+    for name, value in shown.items():
+        typer.echo(f"  {name:<{width}}  {_as_text(value)}")
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under headers; numbers are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, header in enumerate(headers):
+        is_number = bool(rows) and isinstance(rows[0][i], int | float)
+        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_as_text(cell) for cell in row))
+    Console(highlight=False, width=None).print(table)
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"cannot be written as JSON: {type(value).__name__}")

@@ -1,0 +1,112 @@
+"""``dsdi rank`` and ``evaluate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsdi_ray.cli.archive import Address, Fps, Json
+from dsdi_ray.cli.output import print_facts, print_json, print_table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("rank")(rank)
+    app.command("evaluate")(evaluate)
+
+
+def rank(
+    store: Annotated[str, typer.Argument(help="Score store.")],
+    ensemble: Annotated[Path, typer.Option("--ensemble", "-e", help="Ensemble bundle.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run's files.")],
+    pool: Annotated[
+        str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")
+    ] = "max",
+    order: Annotated[
+        str, typer.Option("--order", help="frame_first (members averaged per frame) or clip_first.")
+    ] = "frame_first",
+    top: Annotated[int, typer.Option("--top", min=1, help="Clips per feature.")] = 1000,
+    fps: Fps = 10.0,
+    tag: Annotated[
+        str, typer.Option("--tag", help="The run's name in run.trec and run.xml.")
+    ] = "dsdi",
+    team: Annotated[str, typer.Option("--team", help="Team in run.xml.")] = "DSDI_RAY",
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the clips of a store for each feature: run.parquet, run.trec and run.xml.
+
+    No pixel is touched; another pool or ensemble of scored members is a matter of seconds.
+
+    Example: dsdi rank scores/ --ensemble ensembles/two --out runs/two --pool topk_mean
+    """
+    from dsdi_ray.distributed.rank import rank_archive
+    from dsdi_ray.distributed.session import ray_session
+    from dsdi_ray.storage.bundles import read_ensemble
+    from dsdi_ray.storage.runs import write_run_files
+    from dsdi_ray.vision.decode import DecodeSettings
+
+    members = read_ensemble(ensemble)
+    with ray_session(address=address):
+        ranking = rank_archive(
+            store,
+            ensemble=members,
+            decode_id=DecodeSettings(fps=fps).decode_id,
+            pool=pool,
+            order=order,
+            top=top,
+        )
+    files = write_run_files(
+        ranking.run,
+        out,
+        taxonomy=members.taxonomy,
+        tag=tag,
+        team=team,
+        elapsed_seconds=ranking.seconds,
+    )
+    facts = {
+        "clips": ranking.num_clips,
+        "features": len(members.taxonomy.features),
+        "seconds": ranking.seconds,
+        "files": [str(file) for file in files],
+        "unranked": ranking.unranked,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    print_facts("Ranked", {**facts, "files": ", ".join(map(str, files)), "unranked": None})
+    for reason, count in ranking.unranked.items():
+        typer.echo(f"    not ranked {count:>5}  {reason}")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="run.parquet, run.trec or run.xml.")],
+    qrels: Annotated[Path, typer.Option("--qrels", "-q", help="TREC qrels: topic iter docno rel.")],
+    cutoff: Annotated[
+        int, typer.Option("--cutoff", "-M", min=1, help="Clips per feature that count.")
+    ] = 1000,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", "-c", help="Features that the run lacks count as 0 (trec_eval -c)."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Average precision per feature and their mean, as trec_eval computes them.
+
+    Example: dsdi evaluate runs/two/run.parquet --qrels qrels.txt
+    """
+    from dsdi_ray.report.evaluation import evaluate_run
+    from dsdi_ray.storage.runs import read_run
+    from dsdi_ray.storage.trec import read_qrels
+
+    evaluation = evaluate_run(read_run(run), read_qrels(qrels), cutoff=cutoff, complete=complete)
+    if as_json:
+        print_json(evaluation)
+        return
+    rows = [[f.feature_id, f.feature or "", f.num_rel, f.ap, f.chance] for f in evaluation.features]
+    print_table(["feature", "name", "relevant", "AP", "chance"], rows)
+    typer.echo(
+        f"mAP {evaluation.map:.4f} over {len(rows)} features, chance {evaluation.chance:.4f}"
+    )

@@ -1,0 +1,187 @@
+"""The whole system on a synthetic archive, from crowd answers to an evaluated run.
+
+Run it with ``dsdi demo``, with ``python jobs/demo.py``, or on a cluster::
+
+    ray job submit --working-dir . -- python jobs/demo.py --out /shared/demo
+
+Every stage is the real one and can be run by itself with the command named beside it. Stages that
+are complete are not done again, so a demo that was cut off goes on where it stopped.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from dsdi_ray.cli.archive import print_score_summary
+from dsdi_ray.cli.output import print_facts, print_table
+from dsdi_ray.config import load_recipe
+from dsdi_ray.distributed.demo_archive import make_archive
+from dsdi_ray.distributed.index import index_archive, load_archive
+from dsdi_ray.distributed.prepare import prepare_set
+from dsdi_ray.distributed.rank import rank_archive
+from dsdi_ray.distributed.score import score_archive
+from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed.train import train_member
+from dsdi_ray.report.evaluation import evaluate_run
+from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
+from dsdi_ray.storage.runs import write_run_files
+from dsdi_ray.storage.trec import read_qrels
+from dsdi_ray.taxonomy import load_taxonomy
+from dsdi_ray.vision.decode import DecodeSettings
+from dsdi_ray.vision.peaks import write_contact_sheet
+
+RECIPES = Path(__file__).parent / "recipes"
+MEMBERS = ("demo_a", "demo_b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSize:
+    """How much is made and learned.
+
+    Attributes:
+        num_images: Crowd-labelled images.
+        num_clips: Video files.
+        epochs: Epochs per member, None for the recipe's.
+    """
+
+    num_images: int
+    num_clips: int
+    epochs: int | None
+
+
+SIZES = {
+    "normal": DemoSize(num_images=500, num_clips=48, epochs=None),
+    "tiny": DemoSize(num_images=64, num_clips=6, epochs=1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSummary:
+    """What the demo came to.
+
+    Attributes:
+        map_by_system: mAP of the ensemble and of each member alone.
+        chance: mAP of a random order.
+        num_clips: Clips that were ranked.
+        num_frames: Frames that were scored.
+        seconds: Wall clock.
+        contact_sheet: Picture of the best clips.
+        run: The ensemble's run.
+    """
+
+    map_by_system: dict[str, float]
+    chance: float
+    num_clips: int
+    num_frames: int
+    seconds: float
+    contact_sheet: str
+    run: str
+
+
+def run(
+    *,
+    out: Path,
+    size: str = "normal",
+    clips: Path | None = None,
+    seed: int = 0,
+    address: str | None = None,
+) -> DemoSummary:
+    """Prepare, train, ensemble, index, score, rank and evaluate.
+
+    Args:
+        out: Folder of all that is made.
+        size: A key of :data:`SIZES`.
+        clips: A folder of the user's own footage to score with the demo's ensemble as well.
+        seed: Seed of the synthetic archive.
+        address: A Ray cluster that shares ``out``'s file system; None for a local Ray.
+    """
+    started = time.monotonic()
+    out = out.resolve()
+    scale = SIZES[size]
+    taxonomy = load_taxonomy("ladi_v1")
+    settings = DecodeSettings(fps=10.0)
+
+    with ray_session(address=address):
+        step("1/7 Render crowd-labelled images and video clips")
+        archive = make_archive(
+            out / "archive", num_images=scale.num_images, num_clips=scale.num_clips, seed=seed
+        )
+
+        step("2/7 Crowd answers -> soft labels (dsdi prepare)")
+        prepared = prepare_set(
+            archive.answers_tsv, images=archive.images_dir, out=out / "prepared", taxonomy=taxonomy
+        )
+
+        step("3/7 Train the members (dsdi train)")
+        overrides = [f"epochs={scale.epochs}"] if scale.epochs else []
+        for name in MEMBERS:
+            recipe = load_recipe(RECIPES / f"{name}.yaml", overrides)
+            train_member(recipe, data=prepared.out, out=out / "members" / name)
+
+        step("4/7 Join them (dsdi ensemble build)")
+        write_ensemble([(out / "members" / name, 1.0) for name in MEMBERS], out / "ensemble")
+        ensemble = read_ensemble(out / "ensemble")
+
+        step("5/7 Index and score the clips (dsdi index, dsdi score)")
+        index_archive([str(archive.clips_dir)], out=out / "manifest.parquet")
+        manifest = load_archive(str(out / "manifest.parquet"))
+        store = str(out / "scores")
+        scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=settings)
+        print_score_summary(scored, store)
+
+        step("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
+        qrels = read_qrels(archive.qrels)
+        systems = {"ensemble": ensemble} | {
+            name: ensemble.only(i) for i, name in enumerate(MEMBERS)
+        }
+        evaluations = {}
+        for name, system in systems.items():
+            ranking = rank_archive(store, ensemble=system, decode_id=settings.decode_id)
+            files = write_run_files(ranking.run, out / "runs" / name, taxonomy=taxonomy, tag=name)
+            evaluations[name] = evaluate_run(ranking.run, qrels)
+            if name == "ensemble":
+                best, run_file = ranking, files[0]
+
+        step("7/7 Show the best clips")
+        sheet = out / "contact_sheet.png"
+        write_contact_sheet(best.run, manifest, sheet, qrels=qrels)
+
+        if clips is not None:
+            step(f"Your own footage: {clips}")
+            own = load_archive(str(clips))
+            own_store = str(out / "own-scores")
+            own_scored = score_archive(own, ensemble=ensemble, store_uri=own_store, settings=settings)
+            print_score_summary(own_scored, own_store)
+            own_ranking = rank_archive(own_store, ensemble=ensemble, decode_id=settings.decode_id)
+            write_run_files(own_ranking.run, out / "runs" / "own", taxonomy=taxonomy, tag="own")
+            write_contact_sheet(own_ranking.run, own, out / "own_contact_sheet.png")
+
+    print_evaluations(evaluations)
+    summary = DemoSummary(
+        map_by_system={name: e.map for name, e in evaluations.items()},
+        chance=evaluations["ensemble"].chance,
+        num_clips=best.num_clips,
+        num_frames=scored.num_frames,
+        seconds=time.monotonic() - started,
+        contact_sheet=str(sheet),
+        run=str(run_file),
+    )
+    print_facts(
+        "Demo done",
+        {
+            "contact sheet": summary.contact_sheet,
+            "your footage": str(out / "own_contact_sheet.png") if clips else None,
+            "run": summary.run,
+            "scores": f"{store}  (try: dsdi outcomes {store})",
+            "seconds": summary.seconds,
+        },
+    )
+    return summary
+
+
+if __name__ == "__main__":
+    from dsdi_ray.cli import app
+
+    app(["demo", *__import__("sys").argv[1:]])
