@@ -140,7 +140,7 @@ def import_(
 
     Example: dsdi member import --backbone resnest50d --weights w.pth --input-px 360 --out m/
     """
-    from dsdi_ray.distributed.import_member import import_member
+    from dsdi_ray.distributed.members import import_member
 
     spec = import_member(
         backbone=backbone,

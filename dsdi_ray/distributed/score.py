@@ -51,6 +51,14 @@ class ScoringPool:
         num_actors = self.num_decoders + (0 if self.use_gpu else self.num_scorers)
         return min(1.0, _CPU_SHARE_OF_ACTORS * cluster_resources().num_cpus / num_actors)
 
+    @property
+    def threads_per_scorer(self) -> int | None:
+        """Threads of a forward pass on CPUs; None leaves it to torch."""
+        if self.use_gpu:
+            return None
+        resources = cluster_resources()
+        return max(1, int(resources.num_cpus // max(self.num_scorers, resources.num_nodes)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
@@ -171,6 +179,7 @@ def build_scoring_dataset(
     decode = ActorPoolStrategy(size=pool.num_decoders)
     score = ActorPoolStrategy(size=pool.num_scorers)
     paths = {m.member_id: m.path for m in ensemble.members}
+    device = "cuda" if pool.use_gpu else "cpu"
     return (
         ray.data.from_arrow(work, override_num_blocks=num_blocks)
         .map_batches(
@@ -184,7 +193,7 @@ def build_scoring_dataset(
         )
         .map_batches(
             ScoreFrames,
-            fn_constructor_args=(paths, pool.micro_batch, pool.use_gpu),
+            fn_constructor_args=(paths, pool.micro_batch, device, pool.threads_per_scorer),
             compute=score,
             batch_size=None,
             batch_format="pyarrow",

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from dsdi_ray.distributed.members import load_member
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings
 from dsdi_ray.vision.decode_process import DecodeProcess
-from dsdi_ray.vision.member import Member
 
 _OUTCOME_TYPE = pa.struct(
     [
@@ -87,9 +88,12 @@ class DecodeClips:
 class ScoreFrames:
     """Scoring actor: holds the members; a chunk of frames becomes one row of logits per member."""
 
-    def __init__(self, paths: Mapping[str, str], micro_batch: int, use_gpu: bool) -> None:
-        device = "cuda" if use_gpu else "cpu"
-        self._members = {m: Member.load(Path(p), device=device) for m, p in paths.items()}
+    def __init__(
+        self, paths: Mapping[str, str], micro_batch: int, device: str, num_threads: int | None
+    ) -> None:
+        if num_threads is not None:  # Ray gives an actor one thread per CPU that it reserves
+            torch.set_num_threads(num_threads)
+        self._members = {m: load_member(Path(p), device=device) for m, p in paths.items()}
         self._micro_batch = micro_batch
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -111,7 +115,7 @@ class ScoreFrames:
         }
         for member_id in item["member_ids"]:
             member = self._members[member_id]
-            logits = member.logits(frames[member.spec.input_px], micro_batch=self._micro_batch)
+            logits = member.logits(frames[member.input_px], micro_batch=self._micro_batch)
             yield {
                 "work_id": item["work_id"],
                 "chunk_index": item["chunk_index"],

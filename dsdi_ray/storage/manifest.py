@@ -41,10 +41,42 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mj2 .mkv .mov "
-    ".mp4 .mpe .mpeg .mpg .mts .mxf .ogv .ps .rm .rmvb .ts .vob .webm .wmv".split()
+    [
+        ".3g2",
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".dv",
+        ".f4v",
+        ".flv",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+        ".mj2",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpe",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".ogv",
+        ".ps",
+        ".rm",
+        ".rmvb",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
 )
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 _EDGE_BYTES = 2**20

@@ -30,8 +30,7 @@ def send(
     buffers = [memoryview(np.ascontiguousarray(a)).cast("B") for a in arrays or []]
     stream.write(HEADER.pack(len(text), sum(b.nbytes for b in buffers)))
     stream.write(text)
-    for buffer in buffers:
-        stream.write(buffer)
+    stream.writelines(buffers)
     stream.flush()
 
 

@@ -202,6 +202,6 @@ class DecordReader:
 
 
 def _decord_reason(error: BaseException) -> str:
-    """decord's message without its time, source line, path and stack."""
+    """Decord's message without its time, source line, path and stack."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"\[[^\]]*[:/][^\]]*\] ?|\S*\.cc:\d+: ", "", line)[:160]

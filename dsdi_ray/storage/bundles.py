@@ -1,0 +1,278 @@
+"""Member and ensemble bundles: folders of YAML and safetensors, never pickles.
+
+A member is ``member.yaml`` and ``model.safetensors``; an ensemble is ``ensemble.yaml``, which
+names members by relative path, weight and id.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dsdi_ray.errors import DataError
+from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
+
+MEMBER_FILE = "member.yaml"
+WEIGHTS_FILE = "model.safetensors"
+ENSEMBLE_FILE = "ensemble.yaml"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberSpec:
+    """What a trained network is, beside its weights.
+
+    Attributes:
+        backbone: Name in :mod:`dsdi_ray.vision.backbones`.
+        input_px: Side of its square input.
+        mean: Per colour channel, of pixels scaled to [0, 1].
+        std: Per colour channel.
+        taxonomy: What its outputs mean.
+        weights_sha256: Hash of the weights file.
+        recipe: How it was trained, None if elsewhere.
+        metrics: On the validation part.
+        training_data_id: The prepared set's id.
+    """
+
+    backbone: str
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    taxonomy: Taxonomy
+    weights_sha256: str = ""
+    recipe: Mapping[str, Any] | None = None
+    metrics: Mapping[str, float] | None = None
+    training_data_id: str | None = None
+
+    @property
+    def member_id(self) -> str:
+        """Hash of all that decides its scores: weights, architecture, preprocessing, taxonomy."""
+        meaning = [
+            self.weights_sha256,
+            self.backbone,
+            self.input_px,
+            [float(x) for x in (*self.mean, *self.std)],
+            self.taxonomy.taxonomy_id,
+        ]
+        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleMember:
+    """A member's place in an ensemble."""
+
+    path: str
+    member_id: str
+    weight: float
+    spec: MemberSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleSpec:
+    """A weighted list of members of one taxonomy."""
+
+    members: tuple[EnsembleMember, ...]
+    taxonomy: Taxonomy
+
+    def only(self, index: int) -> Self:
+        """The ensemble that is one member alone."""
+        return replace(self, members=(self.members[index],))
+
+
+def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> MemberSpec:
+    """Write a member bundle: into a temporary folder first, then renamed.
+
+    Returns:
+        The spec with its weights' hash.
+
+    Raises:
+        DataError: If ``out`` is a folder of something else.
+    """
+    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
+    temporary = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir(parents=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+    save_file(tensors, temporary / WEIGHTS_FILE)
+    spec = replace(spec, weights_sha256=_sha256(temporary / WEIGHTS_FILE))
+    content = {
+        "format": _FORMAT,
+        "member_id": spec.member_id,
+        "backbone": spec.backbone,
+        "input_px": spec.input_px,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "weights_sha256": spec.weights_sha256,
+        "metrics": dict(spec.metrics) if spec.metrics else None,
+        "training_data_id": spec.training_data_id,
+        "recipe": dict(spec.recipe) if spec.recipe else None,
+        "taxonomy": spec.taxonomy.to_dict(),
+    }
+    _write_yaml(temporary / MEMBER_FILE, content)
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.rename(out)
+    return spec
+
+
+def read_member_spec(path: Path) -> MemberSpec:
+    """Read what a member is.
+
+    Raises:
+        DataError: If it is no member bundle, or its id does not fit its content.
+    """
+    data = _read_yaml(path / MEMBER_FILE, what="member bundle")
+    try:
+        spec = MemberSpec(
+            backbone=data["backbone"],
+            input_px=data["input_px"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+            taxonomy=taxonomy_from_dict(data["taxonomy"], source=str(path / MEMBER_FILE)),
+            weights_sha256=data["weights_sha256"],
+            recipe=data.get("recipe"),
+            metrics=data.get("metrics"),
+            training_data_id=data.get("training_data_id"),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"member bundle {path}: {MEMBER_FILE} lacks {error}") from error
+    if spec.member_id != data.get("member_id"):
+        raise DataError(
+            f"member bundle {path}: member_id is {data.get('member_id')}, its content gives "
+            f"{spec.member_id}: {MEMBER_FILE} was edited; import the weights again"
+        )
+    return spec
+
+
+def read_member_weights(path: Path, spec: MemberSpec) -> dict[str, Tensor]:
+    """Read a member's weights.
+
+    Raises:
+        DataError: If they are missing, damaged, or not those that the spec names.
+    """
+    file = path / WEIGHTS_FILE
+    if not file.is_file():
+        raise DataError(f"member bundle {path}: {WEIGHTS_FILE} is missing")
+    if _sha256(file) != spec.weights_sha256:
+        raise DataError(
+            f"member bundle {path}: {WEIGHTS_FILE} is not the one that it was made with"
+        )
+    return load_file(file)
+
+
+def read_weights_file(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, or ``.pt``/``.pth`` without running pickled code.
+
+    Raises:
+        DataError: If it is neither, or holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"weights {path}: no such file") from error
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
+        raise DataError(f"weights {path}: cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the unpickler's own refusal is private to the standard library
+        raise DataError(
+            f"weights {path}: holds more than tensors and is not opened: it might run code"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise DataError(f"weights {path}: no state dict of tensors in it")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> EnsembleSpec:
+    """Write an ensemble bundle.
+
+    Args:
+        members: Member bundles and their weights.
+        out: Folder of the bundle.
+
+    Raises:
+        DataError: If a member is none, appears twice, or a weight is not above 0.
+        TaxonomyError: If taxonomies differ.
+    """
+    if not members:
+        raise DataError("an ensemble needs at least one member")
+    entries, seen = [], {}
+    for path, weight in members:
+        spec = read_member_spec(path)
+        if not 0 < weight < float("inf"):
+            raise DataError(f"member {path}: weight must be above 0, got {weight}")
+        if spec.member_id in seen:
+            raise DataError(f"member {path} is the same as {seen[spec.member_id]}; use a weight")
+        seen[spec.member_id] = path
+        relative = os.path.relpath(path.resolve(), out.resolve())
+        entries.append({"path": relative, "member_id": spec.member_id, "weight": float(weight)})
+        check_same_taxonomy(
+            read_member_spec(members[0][0]).taxonomy, spec.taxonomy, what=f"member {path}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_yaml(out / ENSEMBLE_FILE, {"format": _FORMAT, "members": entries})
+    return read_ensemble(out)
+
+
+def read_ensemble(path: Path) -> EnsembleSpec:
+    """Read an ensemble bundle and its members' specs.
+
+    Raises:
+        DataError: If it is none, or a member is missing or has changed since.
+        TaxonomyError: If taxonomies differ.
+    """
+    data = _read_yaml(path / ENSEMBLE_FILE, what="ensemble bundle")
+    members = []
+    for entry in data.get("members") or []:
+        folder = (path / entry["path"]).resolve()
+        spec = read_member_spec(folder)
+        if spec.member_id != entry["member_id"]:
+            raise DataError(
+                f"ensemble {path}: member {entry['path']} has become {spec.member_id}, the "
+                f"ensemble was built with {entry['member_id']}; build it again"
+            )
+        members.append(
+            EnsembleMember(
+                path=str(folder), member_id=spec.member_id, weight=entry["weight"], spec=spec
+            )
+        )
+    if not members:
+        raise DataError(f"ensemble {path}: {ENSEMBLE_FILE} names no members")
+    for member in members:
+        check_same_taxonomy(members[0].spec.taxonomy, member.spec.taxonomy, what=member.path)
+    return EnsembleSpec(members=tuple(members), taxonomy=members[0].spec.taxonomy)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _read_yaml(path: Path, *, what: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path.parent} is no {what}: {path.name} is missing") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{what} {path.parent}: {path.name} cannot be read: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise DataError(f"{what} {path.parent}: {path.name} is not of format {_FORMAT}")
+    return data

@@ -1,0 +1,114 @@
+"""Networks by name: those of the paper, and any other that timm knows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dsdi_ray.errors import ConfigError, DataError
+
+Builder = Callable[..., nn.Module]
+
+
+def _timm(name: str) -> Builder:
+    return partial(timm.create_model, name)
+
+
+# The paper's (Table 2, and those that section 2.3 says were tried), by timm's names.
+BACKBONES: Mapping[str, Builder] = {
+    "resnest50d": _timm("resnest50d"),
+    "hrnet_w18": _timm("hrnet_w18"),
+    "regnety_064": _timm("regnety_064"),
+    "regnetx_064": _timm("regnetx_064"),
+    "seresnet50": _timm("seresnet50"),
+    "densenet121": _timm("densenet121"),
+    "resnext50_32x4d": _timm("resnext50_32x4d"),
+    "efficientnet_b0": _timm("efficientnet_b0"),
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects: mean and std per colour channel of pixels in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def build_backbone(name: str, *, num_classes: int, from_hub: bool = False) -> nn.Module:
+    """Build a network with a head of ``num_classes`` logits.
+
+    Args:
+        name: A key of :data:`BACKBONES`, or any name of timm's.
+        num_classes: C.
+        from_hub: Start from timm's weights, which are fetched from a hub.
+
+    Raises:
+        ConfigError: If there is no such network, or the hub cannot be reached.
+    """
+    builder = BACKBONES.get(name)
+    if builder is None:
+        if not timm.is_model(name):
+            close = timm.list_models(f"*{name[:6]}*")[:3]
+            hint = f"; close: {', '.join(close)}" if close else ""
+            raise ConfigError(f"backbone {name!r}: timm knows none of that name{hint}")
+        builder = _timm(name)
+    try:
+        return builder(num_classes=num_classes, pretrained=from_hub)
+    except Exception as error:
+        if not from_hub:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"backbone {name!r}: no weights from the hub ({reason}); pass a file with "
+            "--set backbone.weights=FILE.safetensors, or none"
+        ) from error
+
+
+def preprocessing_of(backbone: nn.Module) -> Preprocessing:
+    """The mean and std that a network's weights were trained with; ImageNet's by default."""
+    config = timm.data.resolve_model_data_config(backbone)
+    return Preprocessing(mean=tuple(config["mean"]), std=tuple(config["std"]))
+
+
+def load_pretrained(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Start from weights of the same network; tensors of another shape (the head) are left out.
+
+    Raises:
+        DataError: If less than nine tenths of the network's weights are there.
+    """
+    own = backbone.state_dict()
+    fitting = {k: t for k, t in weights.items() if k in own and own[k].shape == t.shape}
+    share = sum(t.numel() for t in fitting.values()) / max(1, sum(t.numel() for t in own.values()))
+    head = sum(t.numel() for k, t in own.items() if k in weights and k not in fitting)
+    if share + head / max(1, sum(t.numel() for t in own.values())) < 0.9:
+        raise DataError(
+            f"weights {source}: only {share:.0%} of the network's weights are in it; they are of "
+            "another network"
+        )
+    backbone.load_state_dict(fitting, strict=False)
+
+
+def load_exactly(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Load a whole network.
+
+    Raises:
+        DataError: Naming the first tensor that is missing, too many, or of another shape.
+    """
+    own = backbone.state_dict()
+    for name, tensor in own.items():
+        if name not in weights:
+            raise DataError(f"weights {source}: {name} {list(tensor.shape)} is missing")
+        if weights[name].shape != tensor.shape:
+            raise DataError(
+                f"weights {source}: {name} is {list(weights[name].shape)}, the network with this "
+                f"taxonomy needs {list(tensor.shape)}"
+            )
+    extra = sorted(set(weights) - set(own))
+    if extra:
+        raise DataError(f"weights {source}: {extra[0]} is not of this network")
+    with torch.no_grad():
+        backbone.load_state_dict(dict(weights))
