@@ -171,7 +171,8 @@ def _shares(weights: FloatArray, num: int) -> Float64Array:
         raise ValueError(f"weights must be one per member or run ({num}), got shape {wide.shape}")
     if not np.isfinite(wide).all() or (wide < 0).any() or not wide.sum() > 0:
         raise ValueError(f"weights must be finite, from 0 and not all 0, got {wide.tolist()}")
-    return wide / wide.sum()
+    shares: Float64Array = wide / wide.sum()
+    return shares
 
 
 def _check_scores(

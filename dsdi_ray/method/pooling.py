@@ -19,12 +19,14 @@ Float64Array = NDArray[np.float64]
 
 def max_pool(probs: FloatArray) -> Float64Array:
     """Largest probability of any frame (paper section 2.5), ``[T, C] -> [C]``."""
-    return np.asarray(probs, np.float64).max(axis=0)
+    pooled: Float64Array = np.asarray(probs, np.float64).max(axis=0)
+    return pooled
 
 
 def mean_pool(probs: FloatArray) -> Float64Array:
     """Mean over frames, ``[T, C] -> [C]``: how much of the clip shows the class."""
-    return np.asarray(probs, np.float64).mean(axis=0)
+    pooled: Float64Array = np.asarray(probs, np.float64).mean(axis=0)
+    return pooled
 
 
 def topk_mean_pool(probs: FloatArray, *, k: int = 5) -> Float64Array:
@@ -38,7 +40,8 @@ def topk_mean_pool(probs: FloatArray, *, k: int = 5) -> Float64Array:
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return np.sort(np.asarray(probs, np.float64), axis=0)[-k:].mean(axis=0)
+    pooled: Float64Array = np.sort(np.asarray(probs, np.float64), axis=0)[-k:].mean(axis=0)
+    return pooled
 
 
 def logsumexp_pool(probs: FloatArray, *, sharpness: float = 10.0) -> Float64Array:
@@ -56,8 +59,9 @@ def logsumexp_pool(probs: FloatArray, *, sharpness: float = 10.0) -> Float64Arra
     if not sharpness > 0:
         raise ValueError(f"sharpness must be above 0, got {sharpness}")
     wide = np.asarray(probs, np.float64)
-    largest = wide.max(axis=0)
-    return largest + np.log(np.exp(sharpness * (wide - largest)).mean(axis=0)) / sharpness
+    largest: Float64Array = wide.max(axis=0)
+    mean: Float64Array = np.exp(sharpness * (wide - largest)).mean(axis=0)
+    return largest + np.log(mean) / sharpness
 
 
 POOLS: Mapping[str, Callable[[FloatArray], Float64Array]] = {
@@ -95,7 +99,8 @@ def peak_frame(probs: FloatArray) -> NDArray[np.int64]:
         ValueError: If there is no frame.
     """
     _check_frames(probs)
-    return np.argmax(probs, axis=0).astype(np.int64)
+    frames: NDArray[np.int64] = np.argmax(probs, axis=0).astype(np.int64)
+    return frames
 
 
 def _check_frames(probs: FloatArray) -> None:
