@@ -11,32 +11,32 @@ import queue
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings
 
 HEADER = struct.Struct("<IQ")  # length of the JSON text, length of the bytes behind it
 
 
-def send(
-    stream: BinaryIO, message: Mapping[str, Any], arrays: list[np.ndarray] | None = None
-) -> None:
-    """Write a message: header, JSON, then the arrays' bytes one after another."""
+def send(descriptor: int, message: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Write a message to a pipe: header, JSON, then the arrays' bytes, which are not copied."""
     text = json.dumps(message).encode()
-    buffers = [memoryview(np.ascontiguousarray(a)).cast("B") for a in arrays or []]
-    stream.write(HEADER.pack(len(text), sum(b.nbytes for b in buffers)))
-    stream.write(text)
-    stream.writelines(buffers)
-    stream.flush()
+    buffers = [memoryview(np.ascontiguousarray(a)).cast("B") for a in arrays]
+    header = HEADER.pack(len(text), sum(b.nbytes for b in buffers))
+    for part in (memoryview(header + text), *buffers):
+        num_written = 0
+        while num_written < part.nbytes:
+            num_written += os.write(descriptor, part[num_written:])
 
 
 def main() -> None:
     """Serve requests until the parent closes the pipe or dies."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    stream = os.dup(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing else may write there
     requests: queue.Queue[Mapping[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
@@ -45,7 +45,6 @@ def main() -> None:
 
     av.logging.set_level(av.logging.PANIC)
     decord.logging.set_level(decord.logging.QUIET)
-    stream = _Whole(answers)
     send(stream, {"kind": "ready"})
     while True:
         request = requests.get()
@@ -55,36 +54,21 @@ def main() -> None:
             _decode(stream, request)
 
 
-class _Whole:
-    """An unbuffered stream whose writes are complete; large arrays are not copied on their way."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    def write(self, data: bytes | memoryview) -> int:
-        view = memoryview(data)
-        written = 0
-        while written < len(view):
-            written += self._raw.write(view[written:]) or 0
-        return written
-
-    def flush(self) -> None:
-        pass
-
-
 def _listen(requests: "queue.Queue[Mapping[str, Any]]") -> None:
-    for line in sys.stdin.buffer:
-        requests.put(json.loads(line))
+    # A descriptor of its own: at exit the interpreter aborts where a thread holds sys.stdin's lock.
+    with os.fdopen(os.dup(sys.stdin.fileno()), "rb") as lines:
+        for line in lines:
+            requests.put(json.loads(line))
     os._exit(0)
 
 
-def _probe(stream: Any, request: Mapping[str, Any]) -> None:
+def _probe(stream: int, request: Mapping[str, Any]) -> None:
     from dsdi_ray.vision.probe import probe
 
     send(stream, {"kind": "probe", "result": asdict(probe(request["uri"], request["media"]))})
 
 
-def _decode(stream: Any, request: Mapping[str, Any]) -> None:
+def _decode(stream: int, request: Mapping[str, Any]) -> None:
     from dsdi_ray.vision.clip_reader import ClipReader
 
     reader = ClipReader(
