@@ -1,46 +1,67 @@
-"""Prepare a training set: a Ray Data job from labels and images to Parquet."""
+"""Make a prepared set: crowd answers and photographs in, soft labels and small JPEGs out.
+
+The chain is ``rows (image, labels, split) -> read, turn upright and shrink -> Parquet``. Pixels go
+from a task straight to its file; the driver sees one small outcome per image.
+"""
 
 import hashlib
+import json
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.data import Dataset
 
-from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.errors import ConfigError, DataError, DecodeError
 from dsdi_ray.method.sampling import assign_splits
 from dsdi_ray.progress import progress_bar
-from dsdi_ray.storage.labels import ImageLabels, read_labels
-from dsdi_ray.storage.prepared import SET_FILE, PreparedSet, PreparedWriter
+from dsdi_ray.storage.image_files import MatchedImages, find_image_files, match_images
+from dsdi_ray.storage.image_labels import ImageLabels
+from dsdi_ray.storage.ladi import read_answers
+from dsdi_ray.storage.prepared import (
+    TRAIN,
+    VALIDATION,
+    PreparedSet,
+    complete_set,
+    content_hash,
+    prepared_schema,
+    publish_set,
+    vectors_column,
+    write_shard,
+)
 from dsdi_ray.taxonomy import Taxonomy
-from dsdi_ray.vision.prepare_image import prepare_image
+from dsdi_ray.vision.probe import probe
+from dsdi_ray.vision.shrink import shrink_to_jpeg
 
-_IMAGES_PER_BATCH = 32
+_IMAGES_PER_FILE = 128  # some 10 MB; fixed, so that the files do not depend on the cluster
+_OUTCOME_SCHEMA = pa.schema(
+    [("image_id", pa.string()), ("sha256", pa.string()), ("reason", pa.string())]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSummary:
-    """What a prepared set holds and what was left out of it.
+    """What a preparation came to.
 
     Attributes:
         num_images: Images in the set.
         num_train: Of these, to train on.
-        num_validation: Of these, held back.
-        num_missing: Labelled images that are not in the folder.
-        num_unreadable: Images that cannot be read.
-        num_bad_rows: Rows of the label file that cannot be used.
-        unknown_strings: Answers or columns that the taxonomy does not know.
+        num_validation: Held back.
+        num_missing: Labelled images without a file.
+        num_unreadable: Images whose file does not decode.
+        num_bad_rows: Rows of the label file that could not be used.
+        unknown_strings: Answers that mean no class, by how often they came.
         seconds: Wall clock.
-        out: The set.
-        prepared_id: Its id.
-        reused: True if it was complete already.
+        out: The set's folder.
+        prepared_id: The set's identity, see :class:`PreparedSet`.
+        reused: True if the set was complete and nothing was done.
     """
 
     num_images: int
@@ -56,6 +77,33 @@ class PrepareSummary:
     reused: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How a set is made.
+
+    Attributes:
+        short_side_px: Larger images are shrunk to this short side.
+        validation_fraction: Part of the images to hold back.
+        split_seed: Which ones.
+        split_by: ``image``, or ``group`` to keep events or flights together.
+    """
+
+    short_side_px: int
+    validation_fraction: float
+    split_seed: int
+    split_by: str
+
+    def __post_init__(self) -> None:
+        if self.short_side_px < 32:
+            raise ConfigError(f"short_side_px must be at least 32, got {self.short_side_px}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ConfigError(
+                f"validation_fraction must be in [0, 1), got {self.validation_fraction}"
+            )
+        if self.split_by not in {"image", "group"}:
+            raise ConfigError(f"split_by must be image or group, got {self.split_by!r}")
+
+
 def prepare_set(
     answers: Path,
     *,
@@ -65,236 +113,243 @@ def prepare_set(
     short_side_px: int = 512,
     validation_fraction: float = 0.2,
     split_seed: int = 0,
+    split_by: str | None = None,
     overwrite: bool = False,
 ) -> PrepareSummary:
-    """Turn labels and images into a prepared set (paper section 2.1).
+    """Write a prepared set; one that is complete for the same inputs and settings is kept.
+
+    Images without a file, images that do not decode and rows that cannot be read are left out and
+    listed in ``report.json``. The set appears at ``out`` in one step, when it is complete.
 
     Args:
-        answers: LADI v1 answers, or a CSV/TSV with a column per class.
+        answers: LADI v1's answers or a wide table, see :mod:`dsdi_ray.storage.ladi`.
         images: Folder of the images, searched whole.
-        out: Folder of the set.
-        taxonomy: The classes.
-        short_side_px: Size that images are kept at; they are never enlarged.
-        validation_fraction: Part held back, unless the label file has a ``split`` column.
+        out: Folder of the set; on a cluster, one that every node shares.
+        taxonomy: Which classes answers are read as.
+        short_side_px: Larger images are shrunk to this short side; none is enlarged.
+        validation_fraction: Part of the images to hold back, unless the label file says which.
         split_seed: Which images are held back.
-        overwrite: Replace a set of other inputs.
+        split_by: ``image``; ``group`` to keep events (or folders, where the label file names no
+            events) together; None takes groups where the label file names them.
+        overwrite: Whether another prepared set at ``out`` is replaced.
 
     Raises:
-        DataError: If inputs cannot be read, no labelled image is found, or ``out`` holds
-            something else.
-        ConfigError: If a number is out of range.
+        ConfigError: If a setting is out of range.
+        DataError: If nothing usable is there, or something else is at ``out``.
     """
     started = time.monotonic()
-    if short_side_px < 32 or not 0 <= validation_fraction < 1:
-        raise ConfigError(
-            "short_side_px must be at least 32 and validation_fraction in [0, 1), got "
-            f"{short_side_px} and {validation_fraction}"
+    out, images = out.resolve(), images.resolve()
+    labels = read_answers(answers, taxonomy)
+    settings = PrepareSettings(
+        short_side_px=short_side_px,
+        validation_fraction=validation_fraction,
+        split_seed=split_seed,
+        split_by=split_by or ("image" if labels.groups is None else "group"),
+    )
+    matched = match_images(labels.image_ids, find_image_files(images))
+    if not matched.files:
+        raise DataError(_say_nothing_found(labels, images))
+    inputs_id = _inputs_id(answers, images, matched, taxonomy, settings)
+    existing = complete_set(out, inputs_id=inputs_id, overwrite=overwrite)
+    if existing is not None:
+        return _summary(existing, started, reused=True)
+    rows = _labelled_rows(labels, matched, images, settings)
+    folder = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    outcomes = _run(rows, folder=folder, short_side_px=short_side_px)
+    spec, report = _describe(rows, outcomes, labels, matched, taxonomy)
+    spec |= {"inputs_id": inputs_id, "encoding": labels.encoding, "settings": vars(settings)}
+    return _summary(publish_set(folder, out, spec=spec, report=report), started, reused=False)
+
+
+def build_prepare_dataset(rows: pa.Table, *, folder: Path, short_side_px: int) -> Dataset:
+    """The pipeline: labelled image files in, outcomes out; the images land in ``folder``.
+
+    Args:
+        rows: Columns row, image_id, path, soft_label, answer_counts, asked, split, group.
+        folder: Where the image files are written.
+        short_side_px: Short side of a stored image.
+    """
+    starts = range(0, len(rows), _IMAGES_PER_FILE)
+    return ray.data.from_arrow([rows.slice(i, _IMAGES_PER_FILE) for i in starts]).map_batches(
+        store_images,
+        fn_kwargs={"folder": folder, "short_side_px": short_side_px},
+        batch_size=None,
+        batch_format="pyarrow",
+        max_retries=3,  # a file that crashes the decoder would otherwise be tried without end
+    )
+
+
+def store_images(batch: pa.Table, *, folder: Path, short_side_px: int) -> pa.Table:
+    """Shrink a part of the images and write them to one file, named by its first row.
+
+    Returns:
+        Image id and hash of the stored bytes, or the reason why there are none.
+    """
+    stored, outcomes = [], []
+    for row in batch.to_pylist():
+        try:
+            image = shrink_to_jpeg(Path(row["path"]), short_side_px=short_side_px)
+            facts = probe(row["path"], "image")
+        except DecodeError as problem:
+            outcomes.append({"image_id": row["image_id"], "reason": str(problem)})
+            continue
+        stored.append(
+            row
+            | vars(image)
+            | {key: getattr(facts, key) for key in ("capture_time", "latitude", "longitude")}
         )
-    if not images.is_dir():
-        raise DataError(f"--images {images}: no such folder")
-    labels = read_labels(answers, taxonomy)
-    inputs = {
-        "answers_sha256": hashlib.sha256(answers.read_bytes()).hexdigest(),
-        "images": str(images.resolve()),
-        "taxonomy_id": taxonomy.taxonomy_id,
-        "short_side_px": short_side_px,
-        "validation_fraction": validation_fraction,
-        "split_seed": split_seed,
-    }
-    if (out / SET_FILE).is_file() and not overwrite:
-        return _reuse(out, inputs, started)
-    if out.exists() and any(out.iterdir()) and not (out / SET_FILE).is_file():
-        raise DataError(f"{out} is not empty and no prepared set; choose another --out")
-    found, missing = _match(labels, images)
-    if not found:
-        raise DataError(
-            f"none of {len(labels.references)} labelled images is in {images}; the first is "
-            f"{labels.references[0]}"
-        )
-    with PreparedWriter(out, taxonomy) as writer:
-        facts, report = _write(
-            writer,
-            labels,
-            found,
-            short_side_px=short_side_px,
-            validation_fraction=validation_fraction,
-            split_seed=split_seed,
-        )
-        counts = facts["counts"]
-        counts |= {"missing": len(missing), "bad_rows": len(labels.bad_rows)}
-        facts |= {"inputs": inputs, "unknown_strings": labels.unknown_strings}
-        report |= {
-            "missing": missing,
-            "bad_rows": [asdict(row) for row in labels.bad_rows],
-            "unknown_strings": labels.unknown_strings,
-            **_statistics(labels, [row for _, row, _ in found], taxonomy),
+        sha256 = hashlib.sha256(image.jpeg).hexdigest()
+        outcomes.append({"image_id": row["image_id"], "sha256": sha256})
+    schema = prepared_schema(batch.schema.field("soft_label").type.list_size)
+    if stored:
+        write_shard(stored, schema, folder / f"images-{batch['row'][0].as_py():08d}.parquet")
+    return pa.Table.from_pylist(outcomes, schema=_OUTCOME_SCHEMA)
+
+
+def _run(rows: pa.Table, *, folder: Path, short_side_px: int) -> list[dict[str, Any]]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    dataset = build_prepare_dataset(rows, folder=folder, short_side_px=short_side_px)
+    outcomes: list[dict[str, Any]] = []
+    with progress_bar(total=len(rows), description="Preparing", unit="image") as bar:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            outcomes += batch.to_pylist()
+            bar.update(len(batch))
+    return sorted(outcomes, key=lambda outcome: outcome["image_id"])
+
+
+def _labelled_rows(
+    labels: ImageLabels, matched: MatchedImages, images: Path, settings: PrepareSettings
+) -> pa.Table:
+    places = np.array([i for i, name in enumerate(labels.image_ids) if name in matched.files])
+    image_ids = [labels.image_ids[i] for i in places]
+    groups = [(labels.groups or labels.folders)[i] for i in places]
+    given = [labels.splits[i] for i in places]
+    free = [i for i, split in enumerate(given) if split is None]
+    is_validation = assign_splits(
+        [image_ids[i] for i in free],
+        validation_fraction=settings.validation_fraction,
+        seed=settings.split_seed,
+        groups=[groups[i] for i in free] if settings.split_by == "group" else None,
+    )
+    drawn = {i: VALIDATION if held else TRAIN for i, held in zip(free, is_validation, strict=True)}
+    return pa.table(
+        {
+            "row": pa.array(range(len(image_ids)), pa.int64()),
+            "image_id": pa.array(image_ids, pa.string()),
+            "path": pa.array([str(images / matched.files[i]) for i in image_ids], pa.string()),
+            "soft_label": vectors_column(labels.soft_labels[places], pa.float32()),
+            "answer_counts": vectors_column(labels.answer_counts[places], pa.int32()),
+            "asked": vectors_column(labels.asked[places], pa.bool_()),
+            "split": pa.array([s or drawn[i] for i, s in enumerate(given)], pa.string()),
+            "group": pa.array(groups, pa.string()),
         }
-        if not counts["images"]:
-            raise DataError(f"none of {len(found)} images can be read; see {answers} and {images}")
-        writer.finish(facts, report)
-    return _summary(PreparedSet.open(out), started, reused=False)
+    )
 
 
-def _reuse(out: Path, inputs: Mapping[str, Any], started: float) -> PrepareSummary:
-    prepared = PreparedSet.open(out)
-    if prepared.facts["inputs"] != dict(inputs):
-        changed = [k for k, v in inputs.items() if prepared.facts["inputs"].get(k) != v]
-        raise DataError(
-            f"{out} is a prepared set of other inputs ({', '.join(changed)} differ); choose "
-            "another --out or pass --overwrite"
-        )
-    return _summary(prepared, started, reused=True)
+def _describe(
+    rows: pa.Table,
+    outcomes: Sequence[Mapping[str, Any]],
+    labels: ImageLabels,
+    matched: MatchedImages,
+    taxonomy: Taxonomy,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    unreadable = {o["image_id"]: o["reason"] for o in outcomes if o["reason"] is not None}
+    if len(unreadable) == len(rows):
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(f"none of the {len(rows)} images can be read; {name}: {reason}")
+    kept = rows.filter(pa.array([i not in unreadable for i in rows["image_id"].to_pylist()]))
+    by_split = Counter(kept["split"].to_pylist())
+    hashes = [(o["image_id"], o["sha256"]) for o in outcomes if o["reason"] is None]
+    counts = {
+        "images": len(kept),
+        TRAIN: by_split[TRAIN],
+        VALIDATION: by_split[VALIDATION],
+        "missing": len(matched.missing),
+        "unreadable": len(unreadable),
+        "bad_rows": len(labels.bad_rows),
+    }
+    spec = {
+        "prepared_id": content_hash(hashes, kept, taxonomy),
+        "counts": counts,
+        "taxonomy": taxonomy.to_dict(),
+    }
+    return spec, _report(labels, matched, counts, unreadable, taxonomy)
+
+
+def _report(
+    labels: ImageLabels,
+    matched: MatchedImages,
+    counts: Mapping[str, int],
+    unreadable: Mapping[str, str],
+    taxonomy: Taxonomy,
+) -> dict[str, Any]:
+    answers_per_image = Counter(labels.num_answers.tolist())
+    return {
+        **counts,
+        "labelled_images": len(labels),
+        "answers": int(labels.num_answers.sum()),
+        "repeated_answers": labels.num_repeated,
+        "missing_images": [{"image_id": i, "reason": r} for i, r in matched.missing.items()],
+        "unreadable_images": [{"image_id": i, "reason": r} for i, r in unreadable.items()],
+        "held_out_for_test": list(labels.held_out),
+        "unlabelled_images": list(labels.unlabelled),
+        "bad_row_list": [vars(bad_row) for bad_row in labels.bad_rows],
+        "ignored_columns": list(labels.ignored_columns),
+        "unknown_strings": dict(labels.unknown_strings),
+        "unknown_string_examples": dict(labels.unknown_examples),
+        "answers_per_class": _per_class(labels.answer_counts, taxonomy),
+        "images_per_class_by_majority": _per_class(labels.majority, taxonomy),
+        "images_asked_per_class": _per_class(labels.asked, taxonomy),
+        "images_by_number_of_answers": {
+            str(n): answers_per_image[n] for n in sorted(answers_per_image)
+        },
+    }
+
+
+def _per_class(values: Any, taxonomy: Taxonomy) -> dict[str, int]:
+    return dict(zip(taxonomy.class_names, values.sum(axis=0).tolist(), strict=True))
+
+
+def _inputs_id(
+    answers: Path,
+    images: Path,
+    matched: MatchedImages,
+    taxonomy: Taxonomy,
+    settings: PrepareSettings,
+) -> str:
+    stats = {image_id: (images / file).stat() for image_id, file in matched.files.items()}
+    content = [
+        hashlib.sha256(answers.read_bytes()).hexdigest(),
+        taxonomy.to_dict(),
+        vars(settings),
+        [(image_id, s.st_size, s.st_mtime_ns) for image_id, s in stats.items()],
+        dict(matched.missing),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _say_nothing_found(labels: ImageLabels, images: Path) -> str:
+    return (
+        f"images {images}: none of the {len(labels)} labelled images is there, "
+        f"such as {labels.image_ids[0]}"
+    )
 
 
 def _summary(prepared: PreparedSet, started: float, *, reused: bool) -> PrepareSummary:
-    counts = prepared.facts["counts"]
     return PrepareSummary(
-        num_images=counts["images"],
-        num_train=counts["train"],
-        num_validation=counts["validation"],
-        num_missing=counts["missing"],
-        num_unreadable=counts["unreadable"],
-        num_bad_rows=counts["bad_rows"],
-        unknown_strings=prepared.facts["unknown_strings"],
+        num_images=prepared.num_images,
+        num_train=prepared.counts[TRAIN],
+        num_validation=prepared.counts[VALIDATION],
+        num_missing=prepared.counts["missing"],
+        num_unreadable=prepared.counts["unreadable"],
+        num_bad_rows=prepared.counts["bad_rows"],
+        unknown_strings=prepared.report["unknown_strings"],
         seconds=time.monotonic() - started,
         out=prepared.path,
         prepared_id=prepared.prepared_id,
         reused=reused,
     )
-
-
-def _match(labels: ImageLabels, images: Path) -> tuple[list[tuple[str, int, Path]], list[str]]:
-    """Find each labelled image's file by the longest tail of its URL that names one.
-
-    Returns:
-        (image_id, row, file), ordered by image_id, which is the file's path in the folder; and
-        the references that name no file.
-    """
-    by_tail: dict[tuple[str, ...], Path] = {}
-    for file in sorted(f for f in images.rglob("*") if f.is_file()):
-        parts = file.relative_to(images).parts
-        for tail in (parts, (file.name,), (file.stem,)):
-            by_tail.setdefault(tail, file)
-    found: dict[str, tuple[str, int, Path]] = {}
-    missing: list[str] = []
-    for row, reference in enumerate(labels.references):
-        parts = Path(unquote(urlparse(reference).path)).parts
-        match = next((by_tail[parts[i:]] for i in range(len(parts)) if parts[i:] in by_tail), None)
-        if match is None:
-            missing.append(reference)
-        else:
-            image_id = match.relative_to(images).as_posix()
-            found.setdefault(image_id, (image_id, row, match))
-    return [found[i] for i in sorted(found)], missing
-
-
-def _write(
-    writer: PreparedWriter,
-    labels: ImageLabels,
-    found: Sequence[tuple[str, int, Path]],
-    *,
-    short_side_px: int,
-    validation_fraction: float,
-    split_seed: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    row_of = {image_id: row for image_id, row, _ in found}
-    held_back = assign_splits(
-        list(row_of), validation_fraction=validation_fraction, seed=split_seed
-    )
-    split_of = dict(zip(row_of, np.where(held_back, "validation", "train").tolist(), strict=True))
-    digest = hashlib.sha256()
-    unreadable: list[dict[str, str]] = []
-    counts: Counter[str] = Counter()
-    for image in _images(found, short_side_px=short_side_px):
-        image_id, row = image["image_id"], row_of[image["image_id"]]
-        if (reason := image.pop("error")) is not None:
-            unreadable.append({"image": image_id, "reason": reason})
-            continue
-        split = labels.splits[row] if labels.splits else split_of[image_id]
-        counts[split] += 1
-        digest.update(f"{image_id}\0{split}\0".encode())
-        digest.update(image["jpeg"] + labels.soft_labels[row].tobytes())
-        writer.add(
-            {
-                **image,
-                "soft_label": labels.soft_labels[row],
-                "answer_counts": labels.answer_counts[row],
-                "asked": labels.asked[row],
-                "split": split,
-            }
-        )
-    facts = {
-        "prepared_id": digest.hexdigest()[:16],
-        "encoding": "max_count",
-        "counts": {
-            "images": counts.total(),
-            "train": counts["train"],
-            "validation": counts["validation"],
-            "unreadable": len(unreadable),
-        },
-    }
-    return facts, {"unreadable": unreadable}
-
-
-def _images(
-    found: Sequence[tuple[str, int, Path]], *, short_side_px: int
-) -> Iterator[dict[str, Any]]:
-    """Shrink images on all cores, in order: image_id, jpeg, width, height, error."""
-    work = pa.table(
-        {
-            "image_id": [image_id for image_id, _, _ in found],
-            "path": [str(path) for _, _, path in found],
-        }
-    )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    num_blocks = min(-(-len(work) // _IMAGES_PER_BATCH), 64 * int(cluster_resources().num_cpus))
-    dataset = ray.data.from_arrow(work, override_num_blocks=num_blocks).map_batches(
-        _shrink,
-        fn_kwargs={"short_side_px": short_side_px},
-        batch_format="pyarrow",
-        batch_size=_IMAGES_PER_BATCH,
-    )
-    with progress_bar(total=len(work), description="Preparing", unit="image") as bar:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from batch.to_pylist()
-            bar.update(len(batch))
-
-
-def _shrink(batch: pa.Table, *, short_side_px: int) -> pa.Table:
-    rows = []
-    for item in batch.to_pylist():
-        row = {"image_id": item["image_id"], "error": None}
-        try:
-            image = prepare_image(Path(item["path"]), short_side_px=short_side_px)
-            row |= {"jpeg": image.jpeg, "width": image.width, "height": image.height}
-        except DecodeError as error:
-            row["error"] = str(error)
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=_IMAGE_SCHEMA)
-
-
-_IMAGE_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("jpeg", pa.binary()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("error", pa.string()),
-    ]
-)
-
-
-def _statistics(
-    labels: ImageLabels, rows: Sequence[int], taxonomy: Taxonomy
-) -> dict[str, dict[str, int]]:
-    """Answers and images per class, over the images that were found."""
-    counts = labels.answer_counts[list(rows)].sum(axis=0).tolist()
-    images = (labels.soft_labels[list(rows)] >= 0.5).sum(axis=0).tolist()
-    per_image = Counter(labels.answer_counts[list(rows)].sum(axis=1).tolist())
-    return {
-        "answers_per_class": dict(zip(taxonomy.class_names, counts, strict=True)),
-        "images_per_class": dict(zip(taxonomy.class_names, images, strict=True)),
-        "images_by_number_of_answers": {str(k): n for k, n in sorted(per_image.items())},
-    }

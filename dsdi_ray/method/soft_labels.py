@@ -1,27 +1,52 @@
-"""Crowd answers as soft labels (paper section 2.1, Figure 1)."""
+"""Crowd answers as soft labels (paper section 2.1, Figure 1).
+
+Shape letters: N images, C classes.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
 def encode_soft_labels(answer_counts: ArrayLike) -> NDArray[np.float32]:
-    r"""Divide an image's counts by the largest of them (paper section 2.1).
+    r"""Divide how often each class was named by the largest count of the image.
 
     .. math:: y_i = n_i / \max_j n_j
 
-    Figure 1: four answers for flood, one for smoke, one for none give 1.0, 0.25, 0.25.
+    Figure 1's image, with four answers of flood/water and one each of smoke/fire and damage:none,
+    becomes 1.0, 0.25 and 0.25; all other classes are 0. An image of which no class was named
+    stays all zeros.
 
     Args:
-        answer_counts: How many workers gave each class, ``[..., C]``, not negative.
+        answer_counts: Workers who named each class, ``[..., C]``, finite and not negative.
 
     Returns:
-        Soft labels in [0, 1], ``[..., C]``; zeros where no class was given.
+        Soft labels in [0, 1], ``[..., C]``; the largest of a vector is 1 unless all are 0.
 
     Raises:
-        ValueError: If a count is negative or not finite.
+        ValueError: If a count is negative or not finite, or there is no class axis.
     """
     counts = np.asarray(answer_counts, dtype=np.float64)
-    if not np.isfinite(counts).all() or (counts < 0).any():
-        raise ValueError("answer_counts must be finite and not negative")
-    largest = counts.max(axis=-1, keepdims=True, initial=0)
-    return np.asarray(counts / np.where(largest > 0, largest, 1), dtype=np.float32)
+    if counts.ndim == 0 or counts.shape[-1] == 0:
+        raise ValueError(f"answer_counts must be [..., C] with C >= 1, got shape {counts.shape}")
+    bad = counts[~(np.isfinite(counts) & (counts >= 0))]
+    if bad.size:
+        raise ValueError(f"answer_counts must be finite and not negative, got {bad[0]}")
+    largest = counts.max(axis=-1, keepdims=True)
+    soft = np.zeros(counts.shape, dtype=np.float32)
+    np.divide(counts, largest, out=soft, where=largest > 0, casting="same_kind")
+    return soft
+
+
+def majority_labels(
+    answer_counts: NDArray[np.integer], num_asked: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Classes that more than half of the workers named who were asked about their category.
+
+    Args:
+        answer_counts: Workers who named each class, ``[..., C]``.
+        num_asked: Workers who were asked about it, ``[..., C]``.
+
+    Returns:
+        ``[..., C]``; False where nobody was asked.
+    """
+    return np.asarray(2 * answer_counts > num_asked, dtype=np.bool_)
