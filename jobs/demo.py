@@ -9,6 +9,7 @@ are complete are not done again, so a demo that was cut off goes on where it sto
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import typer
 from dsdi_ray.cli.archive import print_score_summary
 from dsdi_ray.cli.output import print_facts, print_table
 from dsdi_ray.config import load_recipe
+from dsdi_ray.distributed.contact_sheet import write_contact_sheet
 from dsdi_ray.distributed.demo_archive import make_archive
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.prepare import prepare_set
@@ -24,13 +26,13 @@ from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train import train_member
-from dsdi_ray.report.evaluation import evaluate_run
+from dsdi_ray.report.evaluation import Evaluation, evaluate_run
+from dsdi_ray.report.figures import map_chart
 from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
 from dsdi_ray.storage.runs import write_run_files
 from dsdi_ray.storage.trec import read_qrels
 from dsdi_ray.taxonomy import load_taxonomy
 from dsdi_ray.vision.decode import DecodeSettings
-from dsdi_ray.vision.peaks import write_contact_sheet
 
 RECIPES = Path(__file__).parent / "recipes"
 MEMBERS = ("demo_a", "demo_b")
@@ -104,34 +106,34 @@ def run(
     settings = DecodeSettings(fps=10.0)
 
     with ray_session(address=address):
-        step("1/7 Render crowd-labelled images and video clips")
+        _step("1/7 Render crowd-labelled images and video clips")
         archive = make_archive(
             out / "archive", num_images=scale.num_images, num_clips=scale.num_clips, seed=seed
         )
 
-        step("2/7 Crowd answers -> soft labels (dsdi prepare)")
+        _step("2/7 Crowd answers -> soft labels (dsdi prepare)")
         prepared = prepare_set(
             archive.answers_tsv, images=archive.images_dir, out=out / "prepared", taxonomy=taxonomy
         )
 
-        step("3/7 Train the members (dsdi train)")
+        _step("3/7 Train the members (dsdi train)")
         overrides = [f"epochs={scale.epochs}"] if scale.epochs else []
         for name in MEMBERS:
             recipe = load_recipe(RECIPES / f"{name}.yaml", overrides)
             train_member(recipe, data=prepared.out, out=out / "members" / name)
 
-        step("4/7 Join them (dsdi ensemble build)")
+        _step("4/7 Join them (dsdi ensemble build)")
         write_ensemble([(out / "members" / name, 1.0) for name in MEMBERS], out / "ensemble")
         ensemble = read_ensemble(out / "ensemble")
 
-        step("5/7 Index and score the clips (dsdi index, dsdi score)")
+        _step("5/7 Index and score the clips (dsdi index, dsdi score)")
         index_archive([str(archive.clips_dir)], out=out / "manifest.parquet")
         manifest = load_archive(str(out / "manifest.parquet"))
         store = str(out / "scores")
         scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=settings)
         print_score_summary(scored, store)
 
-        step("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
+        _step("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
         qrels = read_qrels(archive.qrels)
         systems = {"ensemble": ensemble} | {
             name: ensemble.only(i) for i, name in enumerate(MEMBERS)
@@ -144,21 +146,29 @@ def run(
             if name == "ensemble":
                 best, run_file = ranking, files[0]
 
-        step("7/7 Show the best clips")
-        sheet = out / "contact_sheet.png"
-        write_contact_sheet(best.run, manifest, sheet, qrels=qrels)
+        _step("7/7 Show the best clips")
+        evaluation = evaluations["ensemble"]
+        sheet, chart = out / "contact_sheet.png", out / "average_precision.png"
+        aps = {int(f.feature_id): f.ap for f in evaluation.features}
+        write_contact_sheet(
+            best.run, manifest, sheet, settings=settings, qrels=qrels, average_precisions=aps
+        )
+        map_chart(evaluation, chart)
 
         if clips is not None:
-            step(f"Your own footage: {clips}")
+            _step(f"Your own footage: {clips}")
             own = load_archive(str(clips))
             own_store = str(out / "own-scores")
-            own_scored = score_archive(own, ensemble=ensemble, store_uri=own_store, settings=settings)
+            own_scored = score_archive(
+                own, ensemble=ensemble, store_uri=own_store, settings=settings
+            )
             print_score_summary(own_scored, own_store)
             own_ranking = rank_archive(own_store, ensemble=ensemble, decode_id=settings.decode_id)
             write_run_files(own_ranking.run, out / "runs" / "own", taxonomy=taxonomy, tag="own")
-            write_contact_sheet(own_ranking.run, own, out / "own_contact_sheet.png")
+            own_sheet = out / "own_contact_sheet.png"
+            write_contact_sheet(own_ranking.run, own, own_sheet, settings=settings)
 
-    print_evaluations(evaluations)
+    _print_evaluations(evaluations)
     summary = DemoSummary(
         map_by_system={name: e.map for name, e in evaluations.items()},
         chance=evaluations["ensemble"].chance,
@@ -172,6 +182,7 @@ def run(
         "Demo done",
         {
             "contact sheet": summary.contact_sheet,
+            "average precision": str(chart),
             "your footage": str(out / "own_contact_sheet.png") if clips else None,
             "run": summary.run,
             "scores": f"{store}  (try: dsdi outcomes {store})",
@@ -181,7 +192,29 @@ def run(
     return summary
 
 
+def _step(text: str) -> None:
+    typer.secho(f"\n== {text}", bold=True, err=True)
+
+
+def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
+    """Average precision of every system side by side, best features first, beside chance."""
+    by_system = {
+        name: {f.feature_id: f.ap for f in evaluation.features}
+        for name, evaluation in evaluations.items()
+    }
+    features = sorted(evaluations["ensemble"].features, key=lambda f: -f.ap)
+    rows: list[list[object]] = [
+        [f.feature, f.num_rel, *(aps[f.feature_id] for aps in by_system.values()), f.chance]
+        for f in features
+    ]
+    means = [evaluation.map for evaluation in evaluations.values()]
+    rows.append(["mAP", "", *means, evaluations["ensemble"].chance])
+    print_table(["feature", "relevant clips", *evaluations, "chance"], rows)
+
+
 if __name__ == "__main__":
+    import sys
+
     from dsdi_ray.cli import app
 
-    app(["demo", *__import__("sys").argv[1:]])
+    app(["demo", *sys.argv[1:]])

@@ -189,7 +189,7 @@ def build_scoring_dataset(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.cpus_per_actor,
-            max_task_retries=2,
+            ray_remote_args_fn=_retry_policy,
         )
         .map_batches(
             ScoreFrames,
@@ -199,9 +199,14 @@ def build_scoring_dataset(
             batch_format="pyarrow",
             num_cpus=0 if pool.use_gpu else pool.cpus_per_actor,
             num_gpus=1 if pool.use_gpu else 0,
-            max_task_retries=2,
+            ray_remote_args_fn=_retry_policy,
         )
     )
+
+
+def _retry_policy() -> dict[str, int]:
+    """A clip that kills its actor over and over must not be tried without end."""
+    return {"max_restarts": 4, "max_task_retries": 2}
 
 
 def _run(
@@ -219,8 +224,10 @@ def _run(
     dataset = build_scoring_dataset(plan.work, ensemble=ensemble, settings=settings, pool=pool)
     with progress_bar(total=plan.num_work_items, description="Scoring", unit="clip") as bar:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            bar.update(writer.add(batch))
-            bar.set_postfix_str(f"{writer.num_frames} frames, {writer.num_failed} failed")
+            num_done = writer.add(batch)
+            facts = f"{writer.num_frames} frames, {writer.num_failed} failed"
+            bar.set_postfix_str(facts, refresh=False)
+            bar.update(num_done)
     writer.flush()
 
 
