@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,7 @@ def lists_of_table(run: pa.Table) -> list[RankedList]:
     starts = np.flatnonzero(np.diff(feature_ids, prepend=feature_ids[:1] - 1)).tolist()
     return [
         _list_of_table(run.slice(start, end - start))
-        for start, end in zip(starts, [*starts[1:], len(run)], strict=True)
+        for start, end in pairwise([*starts, len(run)])
     ]
 
 
