@@ -1,6 +1,7 @@
 """The layers of the package as a table: who may import what, nested imports included."""
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -151,3 +152,14 @@ def test_importing_the_command_line_loads_nothing_heavy():
     code = f"import sys, dsdi_ray.cli; print(*sorted({HEAVY | {'pyarrow', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_every_function_that_the_map_of_the_paper_names_exists():
+    text = (PACKAGE / "method" / "README.md").read_text("utf-8")
+    modules = {path.stem: path for path in (PACKAGE / "method").glob("*.py")}
+    named = re.findall(r"`(\w+)\.(\w+)`", text)
+    assert len(named) > 10
+    for module, function in named:
+        tree = ast.parse(modules[module].read_text("utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert function in defined, f"{module}.{function}"
