@@ -10,11 +10,11 @@ import typer
 
 from dsdi_ray import __version__
 from dsdi_ray.cli import archive, demo, results, training
-from dsdi_ray.errors import DsdiError
+from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
 EXIT_USER_MISTAKE = 2
-EXIT_CLIPS_FAILED = 3
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="dsdi",
@@ -37,40 +37,44 @@ results.register(app)
 demo.register(app)
 
 
-@app.callback()
-def _options(
-    *,
-    debug: Annotated[
-        bool,
-        typer.Option("--debug", help="Show the traceback of an error; goes before the command."),
-    ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.")
-    ] = False,
-) -> None:
-    if version:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         typer.echo(f"dsdi {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[  # noqa: ARG001, `main` looks for it: it also covers errors of parsing
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; goes before the command."),
+    ] = False,
+    version: Annotated[  # noqa: ARG001, its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Options that go before the command."""
+
+
 def main() -> None:
-    """Run the command line; every error raised on purpose is one line on standard error."""
+    """Run the command line; an error is one line on standard error, its traceback with --debug."""
     try:
         app()
-    except DsdiError as error:
+    except KeyboardInterrupt:
+        typer.echo("dsdi: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
         # A Ray task's error is of the class of its cause but speaks with its whole traceback.
-        cause = getattr(error, "cause", error)
-        message = " ".join(str(cause).split())
-        typer.echo(f"dsdi: error: {message}", err=True)
-        sys.exit(EXIT_USER_MISTAKE if _is_user_error(error) else EXIT_ERROR)
-    except KeyboardInterrupt:
-        typer.echo("dsdi: interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
-
-
-def _is_user_error(error: DsdiError) -> bool:
-    from dsdi_ray.errors import UserError
-
-    return isinstance(error, UserError)
+        message = " ".join(str(getattr(error, "cause", error)).split())
+        if isinstance(error, DsdiError):
+            typer.echo(f"dsdi: error: {message}", err=True)
+            sys.exit(EXIT_USER_MISTAKE if isinstance(error, UserError) else EXIT_ERROR)
+        kind = type(error).__name__
+        typer.echo(f"dsdi: internal error: {kind}: {message[:500]} (see dsdi --debug)", err=True)
+        sys.exit(EXIT_ERROR)

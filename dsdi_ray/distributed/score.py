@@ -6,6 +6,7 @@ into the scoring actors and run both one after the other.
 """
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
+from ray.util.annotations import RayDeprecationWarning
 
 from dsdi_ray.distributed.score_actors import DecodeClips, ScoreFrames
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
@@ -26,6 +28,7 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 _BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
 _MAX_CLIPS_PER_TASK = 32
+_RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 2}  # Ray's own has no limit for tasks
 _CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
 
 
@@ -189,7 +192,7 @@ def build_scoring_dataset(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.cpus_per_actor,
-            ray_remote_args_fn=_retry_policy,
+            **_RETRY_POLICY,
         )
         .map_batches(
             ScoreFrames,
@@ -199,14 +202,9 @@ def build_scoring_dataset(
             batch_format="pyarrow",
             num_cpus=0 if pool.use_gpu else pool.cpus_per_actor,
             num_gpus=1 if pool.use_gpu else 0,
-            ray_remote_args_fn=_retry_policy,
+            **_RETRY_POLICY,
         )
     )
-
-
-def _retry_policy() -> dict[str, int]:
-    """A clip that kills its actor over and over must not be tried without end."""
-    return {"max_restarts": 4, "max_task_retries": 2}
 
 
 def _run(
@@ -221,7 +219,10 @@ def _run(
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    dataset = build_scoring_dataset(plan.work, ensemble=ensemble, settings=settings, pool=pool)
+    with warnings.catch_warnings():
+        # Retries have no named parameter yet; the plain ones go in Ray 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = build_scoring_dataset(plan.work, ensemble=ensemble, settings=settings, pool=pool)
     with progress_bar(total=plan.num_work_items, description="Scoring", unit="clip") as bar:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             num_done = writer.add(batch)

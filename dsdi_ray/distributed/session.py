@@ -106,8 +106,6 @@ def _start_local(*, num_cpus: int | None, num_gpus: int | None) -> None:
     # variable, this process has read it already.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    # Ray's C++ core writes to the terminal what a user of this package can do nothing about.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Train V2 asks the state API, which the dashboard serves, to release early-stopped trials.
     ray.init(
         address="local",
