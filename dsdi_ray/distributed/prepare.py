@@ -5,37 +5,32 @@ from a task straight to its file; the driver sees one small outcome per image.
 """
 
 import hashlib
-import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import Dataset
+from ray.util.annotations import RayDeprecationWarning
 
-from dsdi_ray.errors import ConfigError, DataError, DecodeError
-from dsdi_ray.method.sampling import assign_splits
+from dsdi_ray.errors import DecodeError
 from dsdi_ray.progress import progress_bar
-from dsdi_ray.storage.image_files import MatchedImages, find_image_files, match_images
-from dsdi_ray.storage.image_labels import ImageLabels
-from dsdi_ray.storage.ladi import read_answers
+from dsdi_ray.storage.prepare_plan import PreparePlan, PrepareSettings, plan_preparation
 from dsdi_ray.storage.prepared import (
     TRAIN,
     VALIDATION,
     PreparedSet,
     complete_set,
-    content_hash,
     prepared_schema,
     publish_set,
-    vectors_column,
     write_shard,
 )
+from dsdi_ray.storage.prepared_report import describe_set
 from dsdi_ray.taxonomy import Taxonomy
 from dsdi_ray.vision.probe import probe
 from dsdi_ray.vision.shrink import shrink_to_jpeg
@@ -77,33 +72,6 @@ class PrepareSummary:
     reused: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
-    """How a set is made.
-
-    Attributes:
-        short_side_px: Larger images are shrunk to this short side.
-        validation_fraction: Part of the images to hold back.
-        split_seed: Which ones.
-        split_by: ``image``, or ``group`` to keep events or flights together.
-    """
-
-    short_side_px: int
-    validation_fraction: float
-    split_seed: int
-    split_by: str
-
-    def __post_init__(self) -> None:
-        if self.short_side_px < 32:
-            raise ConfigError(f"short_side_px must be at least 32, got {self.short_side_px}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                f"validation_fraction must be in [0, 1), got {self.validation_fraction}"
-            )
-        if self.split_by not in {"image", "group"}:
-            raise ConfigError(f"split_by must be image or group, got {self.split_by!r}")
-
-
 def prepare_set(
     answers: Path,
     *,
@@ -139,28 +107,25 @@ def prepare_set(
     """
     started = time.monotonic()
     out, images = out.resolve(), images.resolve()
-    labels = read_answers(answers, taxonomy)
     settings = PrepareSettings(
         short_side_px=short_side_px,
         validation_fraction=validation_fraction,
         split_seed=split_seed,
-        split_by=split_by or ("image" if labels.groups is None else "group"),
+        split_by=split_by,
     )
-    matched = match_images(labels.image_ids, find_image_files(images))
-    if not matched.files:
-        raise DataError(_say_nothing_found(labels, images))
-    inputs_id = _inputs_id(answers, images, matched, taxonomy, settings)
-    existing = complete_set(out, inputs_id=inputs_id, overwrite=overwrite)
+    plan = plan_preparation(answers, images=images, taxonomy=taxonomy, settings=settings)
+    existing = complete_set(out, inputs_id=plan.inputs_id, overwrite=overwrite)
     if existing is not None:
         return _summary(existing, started, reused=True)
-    rows = _labelled_rows(labels, matched, images, settings)
     folder = out.with_name(f".{out.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    outcomes = _run(rows, folder=folder, short_side_px=short_side_px)
-    spec, report = _describe(rows, outcomes, labels, matched, taxonomy)
-    spec |= {"inputs_id": inputs_id, "encoding": labels.encoding, "settings": vars(settings)}
-    return _summary(publish_set(folder, out, spec=spec, report=report), started, reused=False)
+    try:
+        spec, report = describe_set(plan, _run(plan, folder=folder))
+        prepared = publish_set(folder, out, spec=spec, report=report)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _summary(prepared, started, reused=False)
 
 
 def build_prepare_dataset(rows: pa.Table, *, folder: Path, short_side_px: int) -> Dataset:
@@ -172,13 +137,17 @@ def build_prepare_dataset(rows: pa.Table, *, folder: Path, short_side_px: int) -
         short_side_px: Short side of a stored image.
     """
     starts = range(0, len(rows), _IMAGES_PER_FILE)
-    return ray.data.from_arrow([rows.slice(i, _IMAGES_PER_FILE) for i in starts]).map_batches(
-        store_images,
-        fn_kwargs={"folder": folder, "short_side_px": short_side_px},
-        batch_size=None,
-        batch_format="pyarrow",
-        max_retries=3,  # a file that crashes the decoder would otherwise be tried without end
-    )
+    dataset = ray.data.from_arrow([rows.slice(i, _IMAGES_PER_FILE) for i in starts])
+    with warnings.catch_warnings():
+        # Ray has no other way to cap the retries of a task, whose default is without end.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return dataset.map_batches(
+            store_images,
+            fn_kwargs={"folder": folder, "short_side_px": short_side_px},
+            batch_size=None,
+            batch_format="pyarrow",
+            max_retries=3,
+        )
 
 
 def store_images(batch: pa.Table, *, folder: Path, short_side_px: int) -> pa.Table:
@@ -192,14 +161,12 @@ def store_images(batch: pa.Table, *, folder: Path, short_side_px: int) -> pa.Tab
         try:
             image = shrink_to_jpeg(Path(row["path"]), short_side_px=short_side_px)
             facts = probe(row["path"], "image")
-        except DecodeError as problem:
-            outcomes.append({"image_id": row["image_id"], "reason": str(problem)})
+        except Exception as problem:
+            reason = str(problem) if isinstance(problem, DecodeError) else repr(problem)
+            outcomes.append({"image_id": row["image_id"], "reason": reason})
             continue
-        stored.append(
-            row
-            | vars(image)
-            | {key: getattr(facts, key) for key in ("capture_time", "latitude", "longitude")}
-        )
+        taken = {key: getattr(facts, key) for key in ("capture_time", "latitude", "longitude")}
+        stored.append({**row, **vars(image), **taken})
         sha256 = hashlib.sha256(image.jpeg).hexdigest()
         outcomes.append({"image_id": row["image_id"], "sha256": sha256})
     schema = prepared_schema(batch.schema.field("soft_label").type.list_size)
@@ -208,135 +175,19 @@ def store_images(batch: pa.Table, *, folder: Path, short_side_px: int) -> pa.Tab
     return pa.Table.from_pylist(outcomes, schema=_OUTCOME_SCHEMA)
 
 
-def _run(rows: pa.Table, *, folder: Path, short_side_px: int) -> list[dict[str, Any]]:
+def _run(plan: PreparePlan, *, folder: Path) -> list[dict[str, Any]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    dataset = build_prepare_dataset(rows, folder=folder, short_side_px=short_side_px)
+    dataset = build_prepare_dataset(
+        plan.rows, folder=folder, short_side_px=plan.settings.short_side_px
+    )
     outcomes: list[dict[str, Any]] = []
-    with progress_bar(total=len(rows), description="Preparing", unit="image") as bar:
+    with progress_bar(total=len(plan.rows), description="Preparing", unit="image") as bar:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             outcomes += batch.to_pylist()
             bar.update(len(batch))
     return sorted(outcomes, key=lambda outcome: outcome["image_id"])
-
-
-def _labelled_rows(
-    labels: ImageLabels, matched: MatchedImages, images: Path, settings: PrepareSettings
-) -> pa.Table:
-    places = np.array([i for i, name in enumerate(labels.image_ids) if name in matched.files])
-    image_ids = [labels.image_ids[i] for i in places]
-    groups = [(labels.groups or labels.folders)[i] for i in places]
-    given = [labels.splits[i] for i in places]
-    free = [i for i, split in enumerate(given) if split is None]
-    is_validation = assign_splits(
-        [image_ids[i] for i in free],
-        validation_fraction=settings.validation_fraction,
-        seed=settings.split_seed,
-        groups=[groups[i] for i in free] if settings.split_by == "group" else None,
-    )
-    drawn = {i: VALIDATION if held else TRAIN for i, held in zip(free, is_validation, strict=True)}
-    return pa.table(
-        {
-            "row": pa.array(range(len(image_ids)), pa.int64()),
-            "image_id": pa.array(image_ids, pa.string()),
-            "path": pa.array([str(images / matched.files[i]) for i in image_ids], pa.string()),
-            "soft_label": vectors_column(labels.soft_labels[places], pa.float32()),
-            "answer_counts": vectors_column(labels.answer_counts[places], pa.int32()),
-            "asked": vectors_column(labels.asked[places], pa.bool_()),
-            "split": pa.array([s or drawn[i] for i, s in enumerate(given)], pa.string()),
-            "group": pa.array(groups, pa.string()),
-        }
-    )
-
-
-def _describe(
-    rows: pa.Table,
-    outcomes: Sequence[Mapping[str, Any]],
-    labels: ImageLabels,
-    matched: MatchedImages,
-    taxonomy: Taxonomy,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    unreadable = {o["image_id"]: o["reason"] for o in outcomes if o["reason"] is not None}
-    if len(unreadable) == len(rows):
-        name, reason = next(iter(unreadable.items()))
-        raise DataError(f"none of the {len(rows)} images can be read; {name}: {reason}")
-    kept = rows.filter(pa.array([i not in unreadable for i in rows["image_id"].to_pylist()]))
-    by_split = Counter(kept["split"].to_pylist())
-    hashes = [(o["image_id"], o["sha256"]) for o in outcomes if o["reason"] is None]
-    counts = {
-        "images": len(kept),
-        TRAIN: by_split[TRAIN],
-        VALIDATION: by_split[VALIDATION],
-        "missing": len(matched.missing),
-        "unreadable": len(unreadable),
-        "bad_rows": len(labels.bad_rows),
-    }
-    spec = {
-        "prepared_id": content_hash(hashes, kept, taxonomy),
-        "counts": counts,
-        "taxonomy": taxonomy.to_dict(),
-    }
-    return spec, _report(labels, matched, counts, unreadable, taxonomy)
-
-
-def _report(
-    labels: ImageLabels,
-    matched: MatchedImages,
-    counts: Mapping[str, int],
-    unreadable: Mapping[str, str],
-    taxonomy: Taxonomy,
-) -> dict[str, Any]:
-    answers_per_image = Counter(labels.num_answers.tolist())
-    return {
-        **counts,
-        "labelled_images": len(labels),
-        "answers": int(labels.num_answers.sum()),
-        "repeated_answers": labels.num_repeated,
-        "missing_images": [{"image_id": i, "reason": r} for i, r in matched.missing.items()],
-        "unreadable_images": [{"image_id": i, "reason": r} for i, r in unreadable.items()],
-        "held_out_for_test": list(labels.held_out),
-        "unlabelled_images": list(labels.unlabelled),
-        "bad_row_list": [vars(bad_row) for bad_row in labels.bad_rows],
-        "ignored_columns": list(labels.ignored_columns),
-        "unknown_strings": dict(labels.unknown_strings),
-        "unknown_string_examples": dict(labels.unknown_examples),
-        "answers_per_class": _per_class(labels.answer_counts, taxonomy),
-        "images_per_class_by_majority": _per_class(labels.majority, taxonomy),
-        "images_asked_per_class": _per_class(labels.asked, taxonomy),
-        "images_by_number_of_answers": {
-            str(n): answers_per_image[n] for n in sorted(answers_per_image)
-        },
-    }
-
-
-def _per_class(values: Any, taxonomy: Taxonomy) -> dict[str, int]:
-    return dict(zip(taxonomy.class_names, values.sum(axis=0).tolist(), strict=True))
-
-
-def _inputs_id(
-    answers: Path,
-    images: Path,
-    matched: MatchedImages,
-    taxonomy: Taxonomy,
-    settings: PrepareSettings,
-) -> str:
-    stats = {image_id: (images / file).stat() for image_id, file in matched.files.items()}
-    content = [
-        hashlib.sha256(answers.read_bytes()).hexdigest(),
-        taxonomy.to_dict(),
-        vars(settings),
-        [(image_id, s.st_size, s.st_mtime_ns) for image_id, s in stats.items()],
-        dict(matched.missing),
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _say_nothing_found(labels: ImageLabels, images: Path) -> str:
-    return (
-        f"images {images}: none of the {len(labels)} labelled images is there, "
-        f"such as {labels.image_ids[0]}"
-    )
 
 
 def _summary(prepared: PreparedSet, started: float, *, reused: bool) -> PrepareSummary:

@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
@@ -72,7 +73,7 @@ def _shrink(image: Image.Image, content: bytes, short_side_px: int) -> ShrunkIma
         image.load()
         return ShrunkImage(content, image.width, image.height)
     image.draft("RGB", size)
-    small = image.convert("RGB")
+    small = _as_rgb(image)
     if small.size != size:
         small = small.resize(size, Image.Resampling.LANCZOS)
     if orientation in _UPRIGHT:
@@ -80,6 +81,14 @@ def _shrink(image: Image.Image, content: bytes, short_side_px: int) -> ShrunkIma
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     return ShrunkImage(buffer.getvalue(), small.width, small.height)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in {"I", "F"}:
+        raise DecodeError(f"pixels of mode {image.mode} have no known range")
+    return image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
