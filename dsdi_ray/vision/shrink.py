@@ -42,7 +42,7 @@ def shrink_to_jpeg(path: Path, *, short_side_px: int) -> ShrunkImage:
     """Decode an image, turn it upright and shrink it; small ones are never enlarged.
 
     A JPEG is decoded at a fraction of its size, as far as the result allows: a 24-megapixel one in
-    about a sixth of the time. A JPEG that is upright and small enough is kept byte by byte.
+    about a fifth of the time. A JPEG that is upright and small enough is kept byte by byte.
 
     Args:
         path: An image of any format that Pillow reads.
