@@ -221,18 +221,22 @@ def _class_from_dict(data: Any, *, place: int, source: str) -> TaxonomyClass:
 
 
 def _check(classes: Sequence[TaxonomyClass], *, source: str) -> None:
-    owner_by_spelling: dict[str, str] = {}
-    owner_by_feature: dict[int, str] = {}
-    for c in classes:
+    owner_by_spelling: dict[str, int] = {}
+    owner_by_feature: dict[int, int] = {}
+    for i, c in enumerate(classes):
         for spelling in {_fold(s) for s in (c.name, *c.aliases)}:
-            other = owner_by_spelling.setdefault(spelling, c.name)
-            if other is not c.name:
-                raise TaxonomyError(f"{source}: {spelling!r} means both {other!r} and {c.name!r}")
-        if c.feature_id is not None:
-            other = owner_by_feature.setdefault(c.feature_id, c.name)
-            if other is not c.name:
+            other = owner_by_spelling.setdefault(spelling, i)
+            if other != i:
                 raise TaxonomyError(
-                    f"{source}: feature {c.feature_id} is both {other!r} and {c.name!r}"
+                    f"{source}: {spelling!r} means both class {other + 1} "
+                    f"({classes[other].name!r}) and class {i + 1} ({c.name!r})"
+                )
+        if c.feature_id is not None:
+            other = owner_by_feature.setdefault(c.feature_id, i)
+            if other != i:
+                raise TaxonomyError(
+                    f"{source}: feature {c.feature_id} is both {classes[other].name!r} and "
+                    f"{c.name!r}"
                 )
     if not owner_by_feature:
         raise TaxonomyError(f"{source}: no class is a feature, nothing could be ranked")

@@ -39,6 +39,12 @@ def prepare(
         float, typer.Option(help="Part held back for validation.")
     ] = 0.2,
     split_seed: Annotated[int, typer.Option(help="Which images are held back.")] = 0,
+    split_by: Annotated[
+        str | None,
+        typer.Option(
+            "--split-by", help="group: images of one event, flight or folder stay on one side."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another set.")] = False,
     address: Address = None,
     as_json: Json = False,
@@ -63,6 +69,7 @@ def prepare(
             short_side_px=short_side_px,
             validation_fraction=validation_fraction,
             split_seed=split_seed,
+            split_by=split_by,
             overwrite=overwrite,
         )
     if as_json:
