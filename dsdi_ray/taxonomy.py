@@ -228,8 +228,7 @@ def _check(classes: Sequence[TaxonomyClass], *, source: str) -> None:
             other = owner_by_spelling.setdefault(spelling, i)
             if other != i:
                 raise TaxonomyError(
-                    f"{source}: {spelling!r} means both class {other + 1} "
-                    f"({classes[other].name!r}) and class {i + 1} ({c.name!r})"
+                    f"{source}: {spelling!r} means both {classes[other].name!r} and {c.name!r}"
                 )
         if c.feature_id is not None:
             other = owner_by_feature.setdefault(c.feature_id, i)
