@@ -12,20 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
-from dsdi_ray.distributed.train_loop import BEST_FILE, STATE_FILE, train_loop
-from dsdi_ray.errors import DataError, ResourceError
+from dsdi_ray.distributed.train_loop import BEST_FILE, STATE_FILE, starting_network, train_loop
+from dsdi_ray.errors import DataError, ResourceError, UserError
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, read_member_spec, write_member
 from dsdi_ray.storage.prepared import PreparedSet
-from dsdi_ray.vision.backbones import build_backbone, preprocessing_of
+from dsdi_ray.vision.backbones import preprocessing_of
 
 _POLL_SECONDS = 0.5
+_MAX_LOADERS = 8  # per GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +86,26 @@ def train_member(
     resolved = recipe.model_dump(mode="json")
     if (out / MEMBER_FILE).is_file():
         return _reuse(out, resolved, prepared.prepared_id, started)
-    scaling, num_threads = _scaling(num_workers, use_gpu)
+    scaling, num_threads, num_loaders = _scaling(num_workers, use_gpu)
     identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
     work = out.with_name(f"{out.name}.training") / hashlib.sha256(identity).hexdigest()[:12]
     work.mkdir(parents=True, exist_ok=True)
     history = work / "history.jsonl"
-    # The network is built once here, so that a wrong name or a missing hub is a clear error now.
-    preprocessing = preprocessing_of(
-        build_backbone(
-            recipe.backbone.name,
-            num_classes=len(prepared.taxonomy),
-            from_hub=recipe.backbone.weights == "hub",
-        )
-    )
+    weights = recipe.backbone.weights
+    if weights not in ("hub", "none"):
+        weights = str(Path(weights).resolve())  # workers run in another directory
+    # The network is built once here, so that a wrong name, a missing hub or file is an error now.
+    network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
+    preprocessing = preprocessing_of(network)
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={
             "recipe": resolved,
+            "weights": weights,
             "data": str(data),
             "history": str(history),
             "num_threads": num_threads,
+            "num_loaders": num_loaders,
         },
         scaling_config=scaling,
         run_config=RunConfig(
@@ -108,7 +115,7 @@ def train_member(
             failure_config=FailureConfig(max_failures=2),
         ),
     )
-    with _progress(recipe, history):
+    with _progress(recipe, history), _plain_errors():
         result = trainer.fit()
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
@@ -129,7 +136,8 @@ def train_member(
         ),
         weights,
     )
-    shutil.copy(history, out / "history.jsonl")
+    by_epoch = {json.loads(line)["epoch"]: line for line in _lines(history)}
+    (out / "history.jsonl").write_text("".join(f"{line}\n" for line in by_epoch.values()))
     shutil.rmtree(work.parent)
     return _summary(spec, out, started, reused=False)
 
@@ -161,8 +169,11 @@ def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> Tr
     )
 
 
-def _scaling(num_workers: int, use_gpu: bool | None) -> tuple[ScalingConfig, int | None]:
-    """Workers that fit the cluster, and their threads; Ray would wait without end for more."""
+def _scaling(num_workers: int, use_gpu: bool | None) -> tuple[ScalingConfig, int | None, int]:
+    """Workers that fit the cluster, their threads and loading processes.
+
+    Ray would wait without end for more workers.
+    """
     on_gpu = resolve_use_gpu(use_gpu)
     resources = cluster_resources()
     available = resources.num_gpus if on_gpu else resources.num_cpus
@@ -177,7 +188,23 @@ def _scaling(num_workers: int, use_gpu: bool | None) -> tuple[ScalingConfig, int
     )
     per_node = max(1.0, resources.num_cpus / resources.num_nodes)
     workers_per_node = -(-num_workers // resources.num_nodes)
-    return scaling, None if on_gpu else max(1, int(per_node // workers_per_node))
+    cpus = max(1, int(per_node // workers_per_node))
+    if on_gpu:
+        return scaling, None, min(_MAX_LOADERS, cpus - 1)
+    # On CPUs the network itself takes all cores.
+    return scaling, cpus, 0
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise the user's mistake that a worker came upon, not Ray's account of it."""
+    try:
+        yield
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, UserError):
+                raise failure from error
+        raise
 
 
 @contextlib.contextmanager
@@ -191,7 +218,7 @@ def _progress(recipe: Recipe, history: Path) -> Iterator[None]:
             total=recipe.epochs,
             description=f"Training {recipe.name}",
             unit="epoch",
-            initial=num_lines,
+            initial=json.loads(_lines(history)[-1])["epoch"] if num_lines else 0,
         ) as bar:
             while True:
                 leaving = is_over.wait(_POLL_SECONDS)
@@ -201,7 +228,7 @@ def _progress(recipe: Recipe, history: Path) -> Iterator[None]:
                     shown = ("train_loss", "validation_loss", "lrap", "map")
                     facts = [f"{name} {metrics[name]:.3f}" for name in shown if name in metrics]
                     bar.set_postfix_str(", ".join(facts), refresh=False)
-                    bar.update(1)
+                    bar.update(max(0, metrics["epoch"] - bar.n))  # an epoch may be done again
                 if leaving:
                     return
 

@@ -5,10 +5,10 @@ a run that resumes after any epoch goes on as if it had never stopped.
 """
 
 import json
+import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,57 +21,33 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.train_data import (
+    Pictures,
+    epoch_batches,
+    load_batches,
+    load_pictures,
+    num_batches,
+)
+from dsdi_ray.errors import ConfigError
 from dsdi_ray.method.losses import focal_loss
 from dsdi_ray.method.metrics import average_precisions, lrap
-from dsdi_ray.method.sampling import assign_splits
 from dsdi_ray.method.schedules import learning_rate_factor
 from dsdi_ray.storage.bundles import read_weights_file
-from dsdi_ray.storage.prepared import PreparedSet, labels_matrix
+from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.vision.backbones import build_backbone, load_pretrained, preprocessing_of
 from dsdi_ray.vision.member import Normalize
-from dsdi_ray.vision.transforms import augmentation, decode_square, to_channels_first
+from dsdi_ray.vision.transforms import augmentation
 
 MODEL_FILE, BEST_FILE, STATE_FILE = "model.safetensors", "best.safetensors", "state.pt"
-_CACHE_BYTES = 4 * 2**30
 _VALIDATION_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Images and soft labels of one part of a prepared set.
-
-    Attributes:
-        jpegs: The files' bytes.
-        labels: Soft labels, ``[N, C]``.
-        side_px: S.
-        cached: Decoded pictures, ``[N, S, S, 3]``, where they fit in memory.
-    """
-
-    jpegs: list[bytes]
-    labels: NDArray[np.float32]
-    side_px: int
-    cached: NDArray[np.uint8] | None
-
-    def __len__(self) -> int:
-        return len(self.jpegs)
-
-    def picture(self, i: int) -> Tensor:
-        """Picture i, uint8 ``[3, S, S]``."""
-        if self.cached is not None:
-            return to_channels_first(self.cached[i])
-        return to_channels_first(decode_square(self.jpegs[i], self.side_px))
-
-    def batch(self, indices: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
-        """Pictures ``[B, 3, S, S]`` and labels ``[B, C]``."""
-        pictures = torch.stack([self.picture(int(i)) for i in indices])
-        return pictures, torch.from_numpy(self.labels[indices])
 
 
 def train_loop(config: Mapping[str, Any]) -> None:
     """Train; reports metrics and a checkpoint per epoch, and appends metrics to a file.
 
     Args:
-        config: ``recipe``, ``data``, ``history`` (file), ``num_threads`` (None: torch's choice).
+        config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``history``
+            (file), ``num_threads`` (None: torch's choice), ``num_loaders`` (processes that load).
     """
     recipe = Recipe.model_validate(config["recipe"])
     if config["num_threads"]:
@@ -80,7 +56,16 @@ def train_loop(config: Mapping[str, Any]) -> None:
     train, validation = load_pictures(prepared, recipe)
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    run = _Run(recipe, num_classes=len(prepared.taxonomy), num_images=len(train), world=num_workers)
+    network = starting_network(
+        recipe, weights=config["weights"], num_classes=len(prepared.taxonomy)
+    )
+    run = _Run(
+        recipe,
+        network,
+        num_images=len(train),
+        world=num_workers,
+        num_loaders=config["num_loaders"],
+    )
     first_epoch = run.resume()
     for epoch in range(first_epoch, recipe.epochs):
         started = time.monotonic()
@@ -99,50 +84,54 @@ def train_loop(config: Mapping[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=checkpoint)
 
 
-def load_pictures(prepared: PreparedSet, recipe: Recipe) -> tuple[Pictures, Pictures]:
-    """The training and validation parts, split by the recipe's seed or as the set was prepared."""
-    table = prepared.read(["image_id", "jpeg", "soft_label", "split"])
-    labels = labels_matrix(table, "soft_label")
-    jpegs = table["jpeg"].to_pylist()
-    if recipe.split_seed is None:
-        is_validation = np.array(table["split"].to_pylist()) == "validation"
-    else:
-        is_validation = assign_splits(table["image_id"].to_pylist(), seed=recipe.split_seed)
-    return _part(jpegs, labels, ~is_validation, recipe), _part(jpegs, labels, is_validation, recipe)
+def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Module:
+    """The network before training: the same for the same recipe, wherever it is built.
 
+    Args:
+        recipe: Its backbone and seed.
+        weights: ``hub``, ``none``, or a file.
+        num_classes: C.
 
-def _part(
-    jpegs: list[bytes], labels: NDArray[np.float32], mask: NDArray[np.bool_], recipe: Recipe
-) -> Pictures:
-    side = recipe.input_px
-    chosen = [jpegs[i] for i in np.flatnonzero(mask)]
-    cached = None
-    if 0 < len(chosen) * side * side * 3 <= _CACHE_BYTES:
-        cached = np.stack([decode_square(jpeg, side) for jpeg in chosen])
-    return Pictures(jpegs=chosen, labels=labels[mask], side_px=side, cached=cached)
+    Raises:
+        ConfigError: If there is no such network, or the hub cannot be reached.
+        DataError: If the file cannot be read or is of another network.
+    """
+    torch.manual_seed(recipe.seed)
+    network = build_backbone(
+        recipe.backbone.name, num_classes=num_classes, from_hub=weights == "hub"
+    )
+    if weights not in ("hub", "none"):
+        load_pretrained(network, read_weights_file(Path(weights)), source=weights)
+    return network
 
 
 class _Run:
     """The state of a training run on one worker."""
 
-    def __init__(self, recipe: Recipe, *, num_classes: int, num_images: int, world: int) -> None:
-        torch.manual_seed(recipe.seed)
-        weights = recipe.backbone.weights
-        network = build_backbone(
-            recipe.backbone.name, num_classes=num_classes, from_hub=weights == "hub"
-        )
-        if weights not in ("hub", "none"):
-            load_pretrained(network, read_weights_file(Path(weights)), source=weights)
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        *,
+        num_images: int,
+        world: int,
+        num_loaders: int,
+    ) -> None:
         preprocessing = preprocessing_of(network)
         self._recipe = recipe
         self._device = ray.train.torch.get_device()
         self._normalize = Normalize(preprocessing.mean, preprocessing.std).to(self._device)
+        if self._device.type == "cuda":
+            network = network.to(memory_format=torch.channels_last)
         self._network = network.to(self._device)
         self._model = ray.train.torch.prepare_model(network) if world > 1 else self._network
         self._optimizer = _optimizer(recipe, self._network)
         self._augment = augmentation(**recipe.augmentation.model_dump())
         self._world = world
-        self._batches_per_epoch = max(1, num_images // (recipe.batch_size * world))
+        self._num_loaders = num_loaders
+        self._batches_per_epoch = num_batches(
+            num_images, batch_size=recipe.batch_size, num_workers=world
+        )
         self._best: dict[str, Tensor] = {}
         self._best_metrics: dict[str, Any] = {}
 
@@ -155,14 +144,16 @@ class _Run:
             path = Path(folder)
             self._network.load_state_dict(load_file(path / MODEL_FILE))
             self._best = load_file(path / BEST_FILE)
-            state = torch.load(path / STATE_FILE, map_location=self._device, weights_only=True)
+            state = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
         self._optimizer.load_state_dict(state["optimizer"])
         self._best_metrics = state["best_metrics"]
         return int(state["epochs_done"])
 
     def save(self, folder: Path, metrics: Mapping[str, Any], *, epoch: int) -> None:
         """Write a checkpoint; the epoch with the best LRAP so far is kept in it as well."""
-        weights = {k: t.detach().cpu().clone() for k, t in self._network.state_dict().items()}
+        weights = {
+            k: t.detach().cpu().contiguous().clone() for k, t in self._network.state_dict().items()
+        }
         if metrics.get("lrap", 0.0) >= self._best_metrics.get("lrap", 0.0):
             self._best, self._best_metrics = weights, dict(metrics)
         save_file(weights, folder / MODEL_FILE)
@@ -176,28 +167,44 @@ class _Run:
 
     def train_epoch(self, pictures: Pictures, *, epoch: int, rank: int) -> float:
         """One pass over the training part; returns the mean loss per image (Eq. 1)."""
+        recipe = self._recipe
+        batches = epoch_batches(
+            len(pictures),
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            epoch=epoch,
+            rank=rank,
+            num_workers=self._world,
+        )
+        torch.manual_seed(hash((recipe.seed, epoch, rank)))  # for dropout in the network
         self._model.train()
-        total, num_seen = 0.0, 0
-        for i, indices in enumerate(self._batches(len(pictures), epoch=epoch, rank=rank)):
-            self._set_learning_rate(epoch * self._batches_per_epoch + i)
-            raw, targets = pictures.batch(indices)
-            augmented = torch.stack([self._augment(picture) for picture in raw])
-            loss = self._loss(augmented, targets).sum(dim=-1).mean()
+        losses = []
+        loaded = self._load(pictures, batches, augment=self._augment, seed=(recipe.seed, epoch))
+        for i, (inputs, targets) in enumerate(loaded):
+            self._set_learning_rate(epoch * len(batches) + i)
+            loss = self._loss(inputs, targets).sum(dim=-1).mean()
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self._optimizer.step()
-            total += float(loss.detach()) * len(indices)
-            num_seen += len(indices)
-        return total / num_seen
+            losses.append(loss.detach())
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise ConfigError(
+                f"recipe {recipe.name}: the loss became {mean} in epoch {epoch + 1}; "
+                f"set optimizer.lr below {recipe.learning_rate:g}"
+            )
+        return mean
 
     @torch.inference_mode()
     def validate(self, pictures: Pictures) -> dict[str, float]:
         """LRAP, mAP over classes with a positive, and the loss, on the validation part."""
         self._network.eval()
-        logits = []
-        for start in range(0, len(pictures), _VALIDATION_BATCH):
-            raw, _ = pictures.batch(np.arange(start, min(start + _VALIDATION_BATCH, len(pictures))))
-            logits.append(self._network(self._normalize(raw.to(self._device))).float().cpu())
+        num_parts = -(-len(pictures) // _VALIDATION_BATCH)
+        batches = np.array_split(np.arange(len(pictures)), num_parts)
+        logits = [
+            self._network(self._normalize(inputs.to(self._device, non_blocking=True))).float().cpu()
+            for inputs, _ in self._load(pictures, batches)
+        ]
         scores, labels = torch.cat(logits), torch.from_numpy(pictures.labels)
         loss = focal_loss(scores, labels, gamma=self._recipe.loss.gamma).sum(dim=-1).mean()
         per_class = average_precisions(pictures.labels, scores.numpy())
@@ -207,21 +214,22 @@ class _Run:
             "map": float(np.nanmean(per_class)) if not np.isnan(per_class).all() else 0.0,
         }
 
+    def _load(
+        self, pictures: Pictures, batches: Sequence[NDArray[np.integer]], **options: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return load_batches(
+            pictures,
+            batches,
+            num_processes=self._num_loaders,
+            pin_memory=self._device.type == "cuda",
+            **options,
+        )
+
     def _loss(self, pictures: Tensor, targets: Tensor) -> Tensor:
         is_mixed = self._recipe.mixed_precision and self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
             logits = self._model(self._normalize(pictures.to(self._device, non_blocking=True)))
         return focal_loss(logits, targets.to(self._device), gamma=self._recipe.loss.gamma)
-
-    def _batches(self, num_images: int, *, epoch: int, rank: int) -> Iterator[NDArray[np.integer]]:
-        """This worker's batches of an epoch; a last incomplete one is left out."""
-        seed = [self._recipe.seed, epoch]
-        order = np.random.default_rng(seed).permutation(num_images)
-        torch.manual_seed(hash((*seed, rank)))
-        size = min(self._recipe.batch_size, num_images)
-        for i in range(self._batches_per_epoch):
-            first = ((i * self._world) + rank) * size
-            yield order.take(range(first, first + size), mode="wrap")
 
     def _set_learning_rate(self, step: int) -> None:
         schedule = self._recipe.schedule

@@ -45,7 +45,8 @@ def _distance_and_log_agreement(logits: Tensor, targets: Tensor) -> tuple[Tensor
     r + sigmoid(z), so its log is logaddexp(log r, logsigmoid(z)): exact where sigmoid underflows.
     """
     p = torch.sigmoid(logits)
-    is_above = p >= targets
+    # A hard label is never passed, though p may round to it: what is left stays exact.
+    is_above = (p >= targets) & (targets < 1)
     z = torch.where(is_above, -logits, logits)
     rest = torch.where(is_above, targets, 1 - targets)
     log_sigmoid = F.logsigmoid(z)

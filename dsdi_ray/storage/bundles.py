@@ -97,8 +97,10 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
         The spec with its weights' hash.
 
     Raises:
-        DataError: If ``out`` is a folder of something else.
+        DataError: If ``out`` holds something else, or another member.
     """
+    if out.is_file():
+        raise DataError(f"{out} is a file; choose a folder")
     if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and no member bundle; choose another folder")
     temporary = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
@@ -106,6 +108,9 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
     tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
     save_file(tensors, temporary / WEIGHTS_FILE)
     spec = replace(spec, weights_sha256=_sha256(temporary / WEIGHTS_FILE))
+    if (out / MEMBER_FILE).is_file() and read_member_spec(out).member_id != spec.member_id:
+        shutil.rmtree(temporary)
+        raise DataError(f"{out} holds another member; choose another folder or remove it")
     content = {
         "format": _FORMAT,
         "member_id": spec.member_id,
@@ -236,10 +241,13 @@ def read_ensemble(path: Path) -> EnsembleSpec:
         TaxonomyError: If taxonomies differ.
     """
     data = _read_yaml(path / ENSEMBLE_FILE, what="ensemble bundle")
-    members = []
+    members: list[EnsembleMember] = []
     for entry in data.get("members") or []:
+        _check_entry(entry, source=path)
         folder = (path / entry["path"]).resolve()
         spec = read_member_spec(folder)
+        if spec.member_id in {m.member_id for m in members}:
+            raise DataError(f"ensemble {path}: member {entry['path']} is in it twice")
         if spec.member_id != entry["member_id"]:
             raise DataError(
                 f"ensemble {path}: member {entry['path']} has become {spec.member_id}, the "
@@ -255,6 +263,16 @@ def read_ensemble(path: Path) -> EnsembleSpec:
     for member in members:
         check_same_taxonomy(members[0].spec.taxonomy, member.spec.taxonomy, what=member.path)
     return EnsembleSpec(members=tuple(members), taxonomy=members[0].spec.taxonomy)
+
+
+def _check_entry(entry: Any, *, source: Path) -> None:
+    if not isinstance(entry, dict) or not {"path", "member_id", "weight"} <= set(entry):
+        raise DataError(f"ensemble {source}: each member needs path, member_id and weight")
+    weight = entry["weight"]
+    if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise DataError(
+            f"ensemble {source}: weight of {entry['path']} must be above 0, got {weight!r}"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Decode one clip into chunks of frames; runs in a process that may be killed.
 
 decord is tried first. What it refuses, gives up on, or returns suspiciously (a black picture, a
-picture repeated) is decoded again with PyAV, whose pictures count; where both agree decord is
-trusted on. A hang or a crash is the parent process's business: it starts again at the first chunk
+picture repeated) is decoded again with PyAV, whose pictures count; where both agree decord goes
+on. A chunk is passed on only once it is settled whose pictures it holds. A hang or a crash is the parent process's business: it starts again at the first chunk
 that it did not get.
 """
 
@@ -19,12 +19,50 @@ from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.frame_readers import DecordReader, PyavReader, Sample
 from dsdi_ray.vision.pictures import read_image, resize_square
-from dsdi_ray.vision.timeline import open_video, plan_samples, read_timeline
+from dsdi_ray.vision.sampling import plan_samples
+from dsdi_ray.vision.timeline import read_timeline
+from dsdi_ray.vision.video_stream import looks_encrypted, short_reason
 
 FirstDecoder = Literal["decord", "pyav"]
+Progress = float | None  # a sign of life; a number asks for so many seconds without another
 _BLACK_LEVEL = 24  # full black is 0, or 16 where limited range was taken for full
-_END: Sample = (2**62, np.empty(0, np.uint8))
+_PATIENCE = 4.0  # times what reading the same packets with PyAV took
 _Pictures = dict[int, dict[int, NDArray[np.uint8]]]  # position -> side in px -> picture
+
+
+class _SampleStream:
+    """A reader's samples, taken chunk by chunk, resized, with an eye on what looks wrong."""
+
+    def __init__(self, samples: Iterator[Sample | None], sizes: Sequence[int]) -> None:
+        self._samples = samples
+        self._sizes = sizes
+        self._ahead: Sample | None = None  # of a chunk to come
+        self._before: NDArray[np.uint8] | None = None
+        self.is_suspicious = False  # a picture of the last chunk taken is black or repeated
+
+    def take(self, stop: int, *, watch: bool = False) -> Generator[None, None, _Pictures]:
+        """Take the samples at positions before ``stop``; those that did not decode are absent."""
+        pictures: _Pictures = {}
+        self.is_suspicious = False
+        while True:
+            if self._ahead is None:
+                sample = next(self._samples, _END)
+                if sample is None:
+                    yield None
+                    continue
+                self._ahead = sample
+            position, picture = self._ahead
+            if position >= stop:
+                return pictures
+            self._ahead = None
+            pictures[position] = {s: resize_square(picture, s) for s in self._sizes}
+            if watch:
+                self.is_suspicious |= int(picture.max()) <= _BLACK_LEVEL
+                self.is_suspicious |= _is_same(picture, self._before)
+                self._before = picture
+
+
+_END: Sample = (2**62, np.empty(0, np.uint8))
 
 
 class ClipReader:
@@ -35,6 +73,9 @@ class ClipReader:
         sizes: Sides in pixels of the squares wanted.
         settings: How it is sampled.
         first_decoder: ``pyav`` passes decord over.
+
+    Attributes:
+        num_expected: Samples planned, 0 until the timeline is read.
     """
 
     def __init__(
@@ -50,18 +91,16 @@ class ClipReader:
         self._sizes = sizes
         self._settings = settings
         self._use_decord = first_decoder == "decord"
-        self._check_decord = True
-        self._decord_samples: Iterator[Sample | None] | None = None
-        self._pyav_samples: Iterator[Sample | None] | None = None
-        self._ahead: Sample | None = None  # of the next chunk, where samples were passed over
+        self._decord: _SampleStream | None = None
+        self._pyav: _SampleStream | None = None
         self._served_by: set[str] = set()
         self._notes: list[str] = []
         self._attempts = 0
-        self._num_expected = 0
+        self.num_expected = 0
         self._num_scored = 0
 
-    def read(self, first_chunk: int = 0) -> Iterator[FrameChunk | DecodeOutcome | None]:
-        """Yield chunks from ``first_chunk`` on, None as a sign of progress, and the outcome last.
+    def read(self, first_chunk: int = 0) -> Iterator[FrameChunk | DecodeOutcome | Progress]:
+        """Yield chunks from ``first_chunk`` on, signs of progress, and the outcome last.
 
         The outcome counts only the frames of the chunks that this call yielded.
         """
@@ -70,51 +109,53 @@ class ClipReader:
             if self._path.stat().st_size == 0:
                 raise DecodeError("the file is empty (0 bytes)")
             if self._source.media == "image":
-                yield from self._read_image()
-                error: str | None = None
+                error = yield from self._read_image()
             else:
                 error = yield from self._read_video(first_chunk)
-        except (DecodeError, OSError) as problem:
-            error = getattr(problem, "strerror", None) or str(problem)
+        except DecodeError as problem:
+            error = str(problem)
+        except Exception as problem:  # one bad clip never ends a job
+            error = f"cannot be read: {short_reason(problem)}"
+        if error is not None and not self._num_scored and looks_encrypted(self._path):
+            error = f"encrypted: {error}"
         yield DecodeOutcome(
             status="ok" if error is None else "partial" if self._num_scored else "failed",
             error=error,
             note="; ".join(self._notes) or None,
             decoder="+".join(sorted(self._served_by)) or None,
-            frames_expected=self._num_expected,
+            frames_expected=self.num_expected,
             frames_scored=self._num_scored,
             attempts=max(1, self._attempts),
             seconds=time.monotonic() - started,
         )
 
-    def _read_image(self) -> Iterator[FrameChunk]:
-        self._num_expected = 1
-        picture = read_image(str(self._path))
-        self._num_scored = 1
+    def _read_image(self) -> Generator[FrameChunk, None, str | None]:
         self._served_by.add("pillow")
+        self.num_expected = 1
+        picture, damage = read_image(str(self._path))
+        self._num_scored = 1
         yield FrameChunk(
             chunk_index=0,
             frame_indices=np.zeros(1, np.int32),
             times_seconds=np.zeros(1),
             pixels={size: resize_square(picture, size)[None] for size in self._sizes},
         )
+        return damage
 
-    def _read_video(self, first_chunk: int) -> Generator[FrameChunk | None, None, str | None]:
-        container, stream = open_video(str(self._path))
-        with container:
-            timeline = read_timeline(container, stream)
-            if len(container.streams.video) > 1:
-                self._notes.append(f"video stream {stream.index} of several")
-        yield None
+    def _read_video(self, first_chunk: int) -> Generator[FrameChunk | Progress, None, str | None]:
+        started = time.monotonic()
+        timeline = yield from read_timeline(str(self._path))
+        # decord gives no sign of progress while it reads the same packets once more.
+        yield _PATIENCE * (time.monotonic() - started)
         plan = plan_samples(timeline, self._source, fps=self._settings.fps)
-        self._num_expected = len(plan)
+        self.num_expected = len(plan)
         if not len(plan):
             raise DecodeError("the clip's part lies outside the file")
         if timeline.note:
             self._notes.append(timeline.note)
-        self._pyav = PyavReader(str(self._path), plan, timeline)
-        self._decord_samples = self._open_decord(first_chunk * self._settings.chunk_frames)
+        self._reader = PyavReader(str(self._path), plan, timeline)
         size = self._settings.chunk_frames
+        self._open_decord(first_chunk * size)
         for chunk_index in range(first_chunk, -(-len(plan) // size)):
             first, stop = chunk_index * size, min((chunk_index + 1) * size, len(plan))
             pictures = yield from self._read_chunk(first, stop)
@@ -130,81 +171,56 @@ class ClipReader:
                 )
         return self._shortfall(len(plan) - first_chunk * size)
 
-    def _open_decord(self, first: int) -> Iterator[Sample | None] | None:
+    def _open_decord(self, first: int) -> None:
         if not self._use_decord:
-            return None
+            return
         self._attempts += 1
+        reader = self._reader
         try:
-            reader = DecordReader(self._pyav.path, self._pyav.plan, self._pyav.timeline)
+            decord = DecordReader(reader.path, reader.plan, reader.timeline)
         except DecodeError as problem:
             self._notes.append(str(problem))
-            return None
-        return reader.read(first)
+        else:
+            self._decord = _SampleStream(decord.read(first), self._sizes)
 
     def _read_chunk(self, first: int, stop: int) -> Generator[None, None, _Pictures]:
         """Decode the samples ``first`` to ``stop``; those that do not decode are left out."""
-        if self._decord_samples is not None:
+        if self._decord is not None:
             try:
-                pictures, is_suspicious = yield from self._collect(self._decord_samples, stop)
+                pictures = yield from self._decord.take(stop, watch=True)
             except DecodeError as problem:
                 self._notes.append(str(problem))
             else:
-                if not is_suspicious or (yield from self._pyav_agrees(pictures, first, stop)):
+                if not self._decord.is_suspicious:
+                    self._served_by.add("decord")
+                    return pictures
+                self._attempts += 1
+                check = _SampleStream(self._reader.read(first), self._sizes)
+                truth = yield from check.take(stop)
+                if _agree(pictures, truth):
                     self._served_by.add("decord")
                     return pictures
                 self._notes.append("decord returned black or repeated pictures that are not so")
-            self._decord_samples = None
-        if self._pyav_samples is None:
+                self._decord, self._pyav = None, check
+                self._served_by.update(["pyav"] if truth else [])
+                return truth
+            self._decord = None
+        if self._pyav is None:
             self._attempts += 1
-            self._pyav_samples = self._pyav.read(first)
-        pictures, _ = yield from self._collect(self._pyav_samples, stop)
-        if pictures:
-            self._served_by.add("pyav")
+            self._pyav = _SampleStream(self._reader.read(first), self._sizes)
+        pictures = yield from self._pyav.take(stop)
+        self._served_by.update(["pyav"] if pictures else [])
         return pictures
-
-    def _pyav_agrees(
-        self, pictures: _Pictures, first: int, stop: int
-    ) -> Generator[None, None, bool]:
-        """Decode a chunk with PyAV too; where it agrees, decord is trusted for the whole clip."""
-        if not self._check_decord:
-            return True
-        self._attempts += 1
-        samples = self._pyav.read(first)
-        truth, _ = yield from self._collect(samples, stop)
-        self._ahead = None
-        self._check_decord = False
-        return truth.keys() == pictures.keys() and all(
-            np.array_equal(truth[p][s], pictures[p][s]) for p in truth for s in self._sizes
-        )
-
-    def _collect(
-        self, samples: Iterator[Sample | None], stop: int
-    ) -> Generator[None, None, tuple[_Pictures, bool]]:
-        """Take the samples before ``stop``, resized; say whether any is black or repeated."""
-        pictures: _Pictures = {}
-        is_suspicious, before = False, None
-        while True:
-            sample, self._ahead = self._ahead or next(samples, _END), None
-            if sample is None:
-                yield None
-                continue
-            position, picture = sample
-            if position >= stop:
-                self._ahead = sample if sample is not _END else None
-                return pictures, is_suspicious
-            pictures[position] = {s: resize_square(picture, s) for s in self._sizes}
-            is_suspicious |= int(picture.max()) <= _BLACK_LEVEL or _is_same(picture, before)
-            before = picture
 
     def _shortfall(self, num_wanted: int) -> str | None:
         """Why the clip is not whole, None if it is."""
-        faults = self._pyav.faults
+        faults = self._reader.faults
         because = f": {faults.first_error}" if faults.first_error else ""
         if num_wanted > 0 and not self._num_scored:
             return f"no frame decodes{because}"
         if self._num_scored < num_wanted:
             num_missing = num_wanted - self._num_scored
-            return f"{num_missing} of {self._num_expected} frames do not decode{because}"
+            return f"{num_missing} of {self.num_expected} frames do not decode{because}"
         if faults.num_concealed:
             return f"{faults.num_concealed} frames decode with damage{because}"
         if faults.num_errors:
@@ -215,6 +231,12 @@ class ClipReader:
 def local_path(uri: str) -> Path:
     """Path of a local file given as a path or a ``file://`` URI."""
     return Path(unquote(urlparse(uri).path)) if uri.startswith("file://") else Path(uri)
+
+
+def _agree(pictures: _Pictures, truth: _Pictures) -> bool:
+    return truth.keys() == pictures.keys() and all(
+        np.array_equal(truth[p][size], pictures[p][size]) for p in truth for size in truth[p]
+    )
 
 
 def _is_same(picture: NDArray[np.uint8], before: NDArray[np.uint8] | None) -> bool:

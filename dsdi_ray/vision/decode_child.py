@@ -78,8 +78,8 @@ def _decode(stream: int, request: Mapping[str, Any]) -> None:
         first_decoder=request["first_decoder"],
     )
     for part in reader.read(request["first_chunk"]):
-        if part is None:
-            send(stream, {"kind": "alive"})
+        if part is None or isinstance(part, float):
+            send(stream, {"kind": "alive", "patience_seconds": part or 0.0})
         elif isinstance(part, DecodeOutcome):
             send(stream, {"kind": "outcome", "outcome": asdict(part)})
         else:
@@ -87,6 +87,7 @@ def _decode(stream: int, request: Mapping[str, Any]) -> None:
                 "kind": "chunk",
                 "chunk_index": part.chunk_index,
                 "num_frames": len(part.frame_indices),
+                "num_expected": reader.num_expected,
                 "sizes": list(part.pixels),
             }
             send(stream, message, [part.frame_indices, part.times_seconds, *part.pixels.values()])

@@ -8,13 +8,16 @@ from the first chunk that has not arrived, in a new child. What fails twice is t
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -36,6 +39,8 @@ class DecodeProcess:
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings
         self._child: subprocess.Popen[bytes] | None = None
+        self._messages: IO[bytes] | None = None
+        self._num_expected = 0
 
     def decode(
         self, source: ClipSource, sizes: Sequence[int]
@@ -48,6 +53,7 @@ class DecodeProcess:
         """
         started = time.monotonic()
         next_chunk = num_delivered = 0
+        self._num_expected = 0
         restarts: list[str] = []
         served: list[str] = []
         last: DecodeOutcome | None = None
@@ -71,6 +77,7 @@ class DecodeProcess:
         yield _merge(
             last,
             num_delivered=num_delivered,
+            num_expected=self._num_expected,
             restarts=restarts,
             served=served,
             started=started,
@@ -132,11 +139,13 @@ class DecodeProcess:
         )
         if is_first:
             patience = min(patience, _DECORD_TIMEOUT_SECONDS)
-        is_over = False
+        is_over, wait = False, patience
         try:
             while not is_over:
-                message, payload = self._receive(patience)
+                message, payload = self._receive(wait)
+                wait = max(patience, message.get("patience_seconds", 0.0))
                 if message["kind"] == "chunk":
+                    self._num_expected = message["num_expected"]
                     yield _chunk(message, payload)
                 elif message["kind"] == "outcome":
                     is_over = True
@@ -158,13 +167,17 @@ class DecodeProcess:
 
     def _start(self) -> None:
         self._kill()
+        # The child imports from where this process does: a Ray worker's path is not in its
+        # environment. Without -P a file in the working directory could stand in for a module.
+        search_path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
+        self._messages = tempfile.TemporaryFile()
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "dsdi_ray.vision.decode_child"],
+            [sys.executable, "-P", "-m", "dsdi_ray.vision.decode_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._messages,
             bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
         )
         assert self._child.stdout is not None
         if sys.platform == "linux":
@@ -179,7 +192,7 @@ class DecodeProcess:
             return
         child.kill()
         child.wait()
-        for stream in (child.stdin, child.stdout):
+        for stream in (child.stdin, child.stdout, self._messages):
             if stream is not None:
                 stream.close()
 
@@ -209,7 +222,7 @@ class DecodeProcess:
                     raise DecodeError(f"made no progress for {timeout_seconds:g} s and was killed")
                 num_read = os.readv(descriptor, [data[filled:]])
                 if num_read == 0:
-                    raise DecodeError(f"crashed ({_exit_reason(child)})")
+                    raise DecodeError(f"crashed ({_exit_reason(child, self._messages)})")
                 filled += num_read
         return data
 
@@ -234,26 +247,38 @@ def _merge(
     last: DecodeOutcome,
     *,
     num_delivered: int,
+    num_expected: int,
     restarts: Sequence[str],
     served: Sequence[str],
     started: float,
 ) -> DecodeOutcome:
     """The clip's outcome over all children that worked on it; ``last`` is of the last one."""
-    is_whole = last.status == "ok"
+    num_expected = max(last.frames_expected, num_expected, num_delivered)
+    error = last.error
+    if error is None and num_delivered < num_expected:  # missing from what came before a restart
+        error = f"{num_expected - num_delivered} of {num_expected} frames do not decode"
     notes = [*restarts, *([last.note] if last.note else [])]
     decoders = {d for d in (*served, *(last.decoder or "").split("+")) if d}
     return replace(
         last,
-        status="failed" if not num_delivered else "ok" if is_whole else "partial",
+        status="failed" if not num_delivered else "partial" if error else "ok",
+        error=error,
         note="; ".join(notes) or None,
         decoder="+".join(sorted(decoders)) or None,
-        frames_expected=max(last.frames_expected, num_delivered),
+        frames_expected=num_expected,
         frames_scored=num_delivered,
         attempts=last.attempts + len(restarts),
         seconds=time.monotonic() - started,
     )
 
 
-def _exit_reason(child: subprocess.Popen[bytes]) -> str:
+def _exit_reason(child: subprocess.Popen[bytes], messages: IO[bytes] | None) -> str:
+    """How a child ended, and what Python said last if it was an exception."""
     code = child.wait()
-    return f"signal {-code}" if code < 0 else f"exit status {code}"
+    if code < 0:
+        return signal.strsignal(-code) or f"signal {-code}"
+    lines: list[str] = []
+    if messages is not None:
+        messages.seek(0)
+        lines = messages.read(2**16).decode(errors="replace").strip().splitlines()
+    return f"exit status {code}{f': {lines[-1][:200]}' if lines else ''}"

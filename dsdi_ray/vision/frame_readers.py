@@ -1,30 +1,30 @@
 """The two video decoders behind one interface: planned samples in, pictures out, in order.
 
 A reader yields ``(position in the plan, upright RGB picture [H, W, 3])`` with positions ascending;
-a position that is passed over did not decode. It yields None now and then as a sign of progress.
+one that comes twice replaces the first, one that is passed over did not decode. It yields None now and then as a sign of progress.
 """
 
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import av
 import decord
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
+from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.pictures import upright
-from dsdi_ray.vision.timeline import SamplingPlan, Timeline, open_video, short_reason
+from dsdi_ray.vision.sampling import SamplingPlan
+from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.video_stream import decoded_frames, open_video, short_reason
 
 Sample = tuple[int, NDArray[np.uint8]]
 
 _BATCH_BYTES = 64 * 2**20  # of full-size pictures that decord hands over at once
-_SECONDS_BETWEEN_SIGNS = 1.0
 _TIMESTAMP_TOLERANCE_SECONDS = 2e-3
 _NO_FAULTS = 1e-9  # decord raises once the share of pictures that it made up exceeds this
 
@@ -41,6 +41,13 @@ class Faults:
         """Count an error and keep the first."""
         self.num_errors += 1
         self.first_error = self.first_error or short_reason(error)
+
+    def take(self, others: "Faults") -> None:
+        """Move what others counted here."""
+        self.num_errors += others.num_errors
+        self.num_concealed += others.num_concealed
+        self.first_error = self.first_error or others.first_error
+        others.num_errors = others.num_concealed = 0
 
 
 @dataclass
@@ -59,57 +66,57 @@ class PyavReader:
     timeline: Timeline
     faults: Faults = field(default_factory=Faults)
     _num_pictures: int = 0
+    _stretch: int = 0
+    _last_pts: int | None = None
 
     def read(self, first: int) -> Iterator[Sample | None]:
         """Yield samples from position ``first`` of the plan on."""
         if first >= len(self.plan):
             return
         self._num_pictures = 0
+        self._stretch, self._last_pts = 0, None
+        can_seek = self.timeline.has_timestamps and len(self.timeline.offsets) == 1
+        if self.plan.ordinals[first] > 0 and can_seek:
+            frames = self._frames(seek_to=int(self.plan.display_times[first]))
+            for frame in frames:
+                if frame is not None:
+                    yield from self._samples(chain([frame], frames), first)
+                    return
+                yield None
+        yield from self._samples(self._frames(), first)
+
+    def _frames(self, seek_to: int | None = None) -> Iterator[VideoFrame | None]:
+        """Decode from the start, or from the key frame at or before a time.
+
+        A container may mark as key frames pictures that need others, or land elsewhere. So after a
+        seek pictures only count from one on that needs no other and is shown in time; if the
+        decoder gives none, nothing is yielded.
+        """
         container, stream = open_video(self.path)
         with container:
-            is_late = first > 0 or self.plan.ordinals[0] > 0
-            if is_late and not self._seek(container, stream, first):
-                container.seek(0)
-            yield from self._samples(self._frames(container, stream), first)
-
-    def _seek(self, container: InputContainer, stream: VideoStream, first: int) -> bool:
-        """Go to the last key frame at or before a sample; False if the container cannot."""
-        if not self.timeline.has_timestamps:
-            return False
-        target = int(self.plan.display_times[first])
-        try:
-            container.seek(target, stream=stream, backward=True)
-            landed = next((p for p in container.demux(stream) if p.pts is not None), None)
-            if landed is None or landed.pts > target:
-                return False
-            container.seek(target, stream=stream, backward=True)
-        except (av.FFmpegError, OSError):
-            return False
-        return True
-
-    def _frames(
-        self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[VideoFrame | None]:
-        signed_at = time.monotonic()
-        packets = container.demux(stream)
-        while True:
+            if seek_to is None:
+                yield from decoded_frames(container, stream, self.faults.add)
+                return
             try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except (av.FFmpegError, OSError) as error:
-                self.faults.add(error)
-                break
-            try:
-                yield from packet.decode()
-            except av.EOFError:
-                break
-            except (av.FFmpegError, ValueError) as error:
-                if packet.size:
-                    self.faults.add(error)
-            if time.monotonic() - signed_at > _SECONDS_BETWEEN_SIGNS:
-                signed_at = time.monotonic()
-                yield None
+                container.seek(seek_to, stream=stream, backward=True)
+            except (av.FFmpegError, OSError):
+                return
+            errors = Faults()
+            frames = decoded_frames(container, stream, errors.add)
+            for frame in frames:
+                if frame is None:
+                    yield None
+                elif frame.pts is None or frame.pts > seek_to:
+                    return
+                elif frame.pict_type == PictureType.I and not frame.is_corrupt:
+                    yield frame
+                    break
+            else:
+                return
+            for frame in frames:
+                self.faults.take(errors)
+                yield frame
+            self.faults.take(errors)
 
     def _samples(self, frames: Iterator[VideoFrame | None], first: int) -> Iterator[Sample | None]:
         # A picture serves the sample at its own time. Where no picture comes at a sample's time,
@@ -124,25 +131,40 @@ class PyavReader:
             shown_at = self._display_time(frame)
             while position < len(times) and times[position] < shown_at:
                 if before is not None and times[position] < before[1]:
-                    yield position, self._picture(before[0])
+                    yield from self._sample(position, before[0])
                 position += 1
             if position < len(times) and times[position] == shown_at:
-                yield position, self._picture(frame)
+                yield from self._sample(position, frame)
                 position += 1
+            elif position > first and times[position - 1] == shown_at:
+                yield from self._sample(position - 1, frame)  # of two at a time, the later stays
             if position == len(times):
                 return
-            before = (frame, shown_at + (frame.duration or 0))
+            # With packets lost, a duration may span pictures that were among them.
+            is_whole = self.faults.num_errors == 0
+            before = (frame, shown_at + (frame.duration or 0)) if is_whole else None
         while before is not None and position < len(times) and times[position] < before[1]:
-            yield position, self._picture(before[0])
+            yield from self._sample(position, before[0])
             position += 1
 
-    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _sample(self, position: int, frame: VideoFrame) -> Iterator[Sample]:
+        try:
+            picture = frame.to_ndarray(format="rgb24")
+        except (av.FFmpegError, ValueError) as error:
+            self.faults.add(error)
+            return
         self.faults.num_concealed += frame.is_corrupt
-        return upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        yield position, upright(picture, frame.rotation)
 
     def _display_time(self, frame: VideoFrame) -> int:
         if self.timeline.has_timestamps and frame.pts is not None:
-            return int(frame.pts)
+            starts_anew = self._last_pts is not None and (
+                frame.pts - self._last_pts < -1 / self.timeline.time_base
+            )
+            if starts_anew and self._stretch + 1 < len(self.timeline.offsets):
+                self._stretch += 1
+            self._last_pts = frame.pts
+            return int(frame.pts) + self.timeline.offsets[self._stretch]
         # Pictures come out in display order; a packet that failed took its picture's place.
         place = self._num_pictures + self.faults.num_errors
         self._num_pictures += 1
@@ -163,10 +185,8 @@ class DecordReader:
         Raises:
             DecodeError: If decord refuses the file or sees another timeline.
         """
-        if self.timeline.has_hidden:
-            raise DecodeError("decord ignores the file's edit list")
-        if self.timeline.bit_depth > 8:
-            raise DecodeError(f"decord reduces {self.timeline.bit_depth}-bit colour its own way")
+        if self.timeline.unfit_for_decord:
+            raise DecodeError(self.timeline.unfit_for_decord)
         try:
             self._reader = decord.VideoReader(
                 self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_FAULTS
@@ -191,6 +211,7 @@ class DecordReader:
         batch_size = 1
         while first < len(self.plan):
             ordinals = self.plan.ordinals[first : first + batch_size]
+            started = time.monotonic()
             try:
                 pictures = self._reader.get_batch(ordinals.tolist()).asnumpy()
             except Exception as error:
@@ -198,7 +219,9 @@ class DecordReader:
             yield from enumerate(pictures, start=first)
             yield None
             first += len(ordinals)
-            batch_size = max(1, min(16, _BATCH_BYTES // pictures[0].nbytes))
+            # Long groups of pictures and sparse samples: no batch may look like a hang.
+            in_time = max(1, int(len(ordinals) / max(time.monotonic() - started, 1e-3)))
+            batch_size = max(1, min(16, in_time, _BATCH_BYTES // pictures[0].nbytes))
 
 
 def _decord_reason(error: BaseException) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
-from dsdi_ray.vision.timeline import short_reason
+from dsdi_ray.vision.video_stream import short_reason
 
 _MAX_IMAGE_PX = 400_000_000
 
@@ -39,20 +39,52 @@ def upright(picture: NDArray[np.uint8], rotation_degrees: int) -> NDArray[np.uin
     return np.rot90(picture, k=round(rotation_degrees / 90) % 4)
 
 
-def read_image(path: str) -> NDArray[np.uint8]:
-    """Read a still image as RGB, ``[H, W, 3]``, turned upright by its EXIF orientation.
+def read_image(path: str) -> tuple[NDArray[np.uint8], str | None]:
+    """Read a still image, turned upright by its EXIF orientation.
+
+    Returns:
+        RGB, ``[H, W, 3]``, and what is damaged about it (the part that is lost is grey or black),
+        None if nothing is.
 
     Raises:
         DecodeError: If it cannot be read.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(Path(path)) as image:
-                if image.width * image.height > _MAX_IMAGE_PX:
-                    raise DecodeError(f"picture size {image.width}x{image.height} is absurd")
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+        return _read_image(path), None
+    except DecodeError:
+        raise
     except UnidentifiedImageError as error:
         raise DecodeError("not an image of a known format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DecodeError(f"cannot be read as an image: {short_reason(error)}") from error
+        reason = short_reason(error)
+    try:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        return _read_image(path), f"damaged: {reason}"
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DecodeError(f"cannot be read as an image: {reason}") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def _read_image(path: str) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(Path(path)) as image:
+            if image.width * image.height > _MAX_IMAGE_PX:
+                raise DecodeError(f"picture size {image.width}x{image.height} is absurd")
+            picture = ImageOps.exif_transpose(image)
+            if picture.mode.startswith("I") or picture.mode == "F":
+                return _stretched(np.asarray(picture))
+            return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+
+
+def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of over 8 bits as RGB; Pillow would clip them to white.
+
+    16 bits are scaled by their range, others (thermal, elevation) by the values' own.
+    """
+    values = values.astype(np.float64)
+    is_16_bit = 255 < values.max(initial=0) <= 65_535 and values.min(initial=0) >= 0
+    low, high = (0.0, 65_535.0) if is_16_bit else (values.min(initial=0), values.max(initial=1))
+    scaled = np.clip((values - low) / max(high - low, 1e-12) * 255, 0, 255)
+    return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)

@@ -1,0 +1,62 @@
+"""Which pictures of a timeline are sampled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsdi_ray.vision.decode import ClipSource
+from dsdi_ray.vision.timeline import Timeline
+
+_ROUNDING_SECONDS = 1e-6  # of floating point; one tick of the usual 90 kHz clock is 1.1e-5 s
+_MAX_FRAME_INDEX = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """Which pictures are sampled.
+
+    Attributes:
+        frame_indices: k of each sample, ascending, ``[S]``.
+        ordinals: Place of each sample's picture in display order, ``[S]``.
+        display_times: Its display time in units of the stream's time base, ``[S]``.
+    """
+
+    frame_indices: NDArray[np.int32]
+    ordinals: NDArray[np.int64]
+    display_times: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+
+def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> SamplingPlan:
+    """Pick the picture on screen at each grid point ``start + k / fps``, each picture once.
+
+    Worked out per picture, not per grid point: a damaged time stamp years away costs nothing.
+
+    Args:
+        timeline: Display times.
+        source: The part of the file that is the clip; seconds count from the first picture.
+        fps: Grid points per second.
+
+    Returns:
+        The plan; empty if the part lies outside the file.
+    """
+    times = timeline.display_times
+    tick_seconds = float(timeline.time_base)
+    shown_at = (times - times[0]) * tick_seconds
+    end = (timeline.end_time - int(times[0])) * tick_seconds
+    if source.end_seconds is not None:
+        end = min(end, source.end_seconds)
+    start = source.start_seconds or 0.0
+    edges = np.append(shown_at, end)
+    # The first grid point that is not before each edge; a picture lasts up to the next edge.
+    grid = np.ceil((np.minimum(edges, end) - start - _ROUNDING_SECONDS) * fps)
+    grid = np.clip(grid, 0, _MAX_FRAME_INDEX).astype(np.int64)
+    ordinals = np.flatnonzero(grid[:-1] < grid[1:])
+    return SamplingPlan(
+        frame_indices=grid[ordinals].astype(np.int32),
+        ordinals=ordinals,
+        display_times=times[ordinals],
+    )

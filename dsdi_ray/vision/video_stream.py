@@ -1,0 +1,111 @@
+"""A file's video stream through PyAV: opened, and decoded packet by packet."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from dsdi_ray.errors import DecodeError
+
+SECONDS_BETWEEN_SIGNS = 1.0
+_MAX_SIDE_PX = 16_384
+_MAX_PICTURE_PX = 200_000_000
+
+
+def open_video(path: str) -> tuple[InputContainer, VideoStream]:
+    """Open a file and pick its best video stream, as FFmpeg ranks them; cover art does not count.
+
+    Raises:
+        DecodeError: If the file cannot be opened, holds no video, or one of absurd size.
+    """
+    try:
+        container = av.open(path, mode="r", metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DecodeError(f"cannot be opened: {short_reason(error)}") from error
+    try:
+        stream = _best_video_stream(container)
+    except DecodeError:
+        container.close()
+        raise
+    stream.codec_context.thread_count = 1
+    stream.thread_type = "NONE"
+    return container, stream
+
+
+def _best_video_stream(container: InputContainer) -> VideoStream:
+    cover = av.stream.Disposition.attached_pic
+    best = container.streams.best("video")
+    films = [s for s in container.streams.video if not s.disposition & cover]
+    stream = best if best in films else next(iter(films), None)
+    if not isinstance(stream, VideoStream):
+        kinds = [s.type for s in container.streams]
+        listed = ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds))
+        raise DecodeError(f"no video stream (streams: {listed or 'none'})")
+    width, height = stream.width, stream.height
+    if max(width, height) > _MAX_SIDE_PX or width * height > _MAX_PICTURE_PX:
+        raise DecodeError(
+            f"picture size {width}x{height} is above {_MAX_SIDE_PX} px a side or "
+            f"{_MAX_PICTURE_PX // 10**6} megapixels"
+        )
+    return stream
+
+
+def looks_encrypted(path: Path) -> bool:
+    """Whether a file's headers name an encryption scheme of MP4 (CENC) or Matroska.
+
+    FFmpeg hides MP4's once it has parsed it, so the boxes are looked for in the first MiB.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(2**20)
+        if b"encv" in head and (b"tenc" in head or b"sinf" in head):
+            return True
+        with av.open(path, metadata_errors="replace") as container:
+            return any("enc_key_id" in s.metadata for s in container.streams.video)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+
+
+def short_reason(error: BaseException) -> str:
+    """A library's error without paths, numbers of its own and further lines."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0][:200]
+
+
+def decoded_frames(
+    container: InputContainer, stream: VideoStream, on_error: Callable[[BaseException], None]
+) -> Iterator[VideoFrame | None]:
+    """Decode packet by packet from where the container stands; one that fails is passed over.
+
+    Args:
+        container: Where to read.
+        stream: What to decode.
+        on_error: Told of each packet that fails.
+
+    Yields:
+        Pictures in display order, and None about once a second as a sign of progress.
+    """
+    signed_at = time.monotonic()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            on_error(error)
+            packet = None
+        try:
+            yield from stream.decode(packet)  # None: the pictures that the decoder still holds
+        except av.EOFError:
+            return
+        except (av.FFmpegError, ValueError) as error:
+            if packet is None or packet.size:
+                on_error(error)
+        if packet is None:
+            return
+        if time.monotonic() - signed_at > SECONDS_BETWEEN_SIGNS:
+            signed_at = time.monotonic()
+            yield None

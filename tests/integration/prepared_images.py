@@ -1,0 +1,67 @@
+"""Writes small real prepared sets for tests: JPEG images whose colours tell their labels."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dsdi_ray.storage.prepared import (
+    PreparedSet,
+    prepared_schema,
+    publish_set,
+    write_shard,
+)
+from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
+
+COLOURS = Taxonomy(
+    name="colours",
+    classes=tuple(
+        TaxonomyClass(name=name, feature_id=i + 1) for i, name in enumerate(("red", "green", "blue"))
+    ),
+)
+
+
+def coloured_image(present: np.ndarray, rng: np.random.Generator, side_px: int = 48) -> np.ndarray:
+    """Noise whose channels are bright where the class is present."""
+    base = np.where(present, 200, 60)
+    return np.clip(base + rng.normal(0, 20, (side_px, side_px, 3)), 0, 255).astype(np.uint8)
+
+
+def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> PreparedSet:
+    """A complete prepared set of three classes."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_images):
+        present = rng.random(3) < 0.5
+        jpeg = io.BytesIO()
+        Image.fromarray(coloured_image(present, rng)).save(jpeg, "JPEG", quality=90)
+        rows.append(
+            {
+                "image_id": f"image-{i:04}",
+                "jpeg": jpeg.getvalue(),
+                "width": 48,
+                "height": 48,
+                "soft_label": present.astype(np.float32).tolist(),
+                "answer_counts": present.astype(np.int32).tolist(),
+                "asked": [True] * 3,
+                "split": "validation" if i % 4 == 0 else "train",
+            }
+        )
+    num_validation = sum(row["split"] == "validation" for row in rows)
+    folder = out.with_name(f".{out.name}.tmp")
+    folder.mkdir(parents=True)
+    write_shard(rows, prepared_schema(3), folder / "images-00000.parquet")
+    spec = {
+        "taxonomy": COLOURS.to_dict(),
+        "prepared_id": f"colours-{num_images}-{seed}",
+        "inputs_id": "drawn",
+        "encoding": "as_given",
+        "settings": {"validation_fraction": 0.25},
+        "counts": {
+            "images": num_images,
+            "train": num_images - num_validation,
+            "validation": num_validation,
+        },
+    }
+    return publish_set(folder, out, spec=spec, report={})

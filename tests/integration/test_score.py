@@ -1,0 +1,213 @@
+"""Scoring and ranking on a real local Ray: nothing lost, nothing done twice, nothing by chance."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from footage import COLOURS, make_ensemble, make_member, write_clip, write_footage
+
+from dsdi_ray.distributed.index import load_archive
+from dsdi_ray.distributed.members import load_member
+from dsdi_ray.distributed.rank import rank_archive
+from dsdi_ray.distributed.score import ScoringPool, score_archive, scoring_pool
+from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
+from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
+from dsdi_ray.storage.score_store import ScoreStore
+from dsdi_ray.taxonomy import load_taxonomy
+from dsdi_ray.vision.decode import ClipSource, DecodeSettings, FrameChunk
+from dsdi_ray.vision.decode_process import DecodeProcess
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+SETTINGS = DecodeSettings(fps=10.0, chunk_frames=8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder = write_footage(tmp_path_factory.mktemp("footage"), num_clips=4)
+    (folder / "still").mkdir()
+    import PIL.Image
+
+    PIL.Image.new("RGB", (300, 200), (200, 30, 30)).save(folder / "still" / "photo.jpg")
+    return load_archive(str(folder))
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> EnsembleSpec:
+    return make_ensemble(tmp_path_factory.mktemp("members"))
+
+
+@pytest.fixture(scope="module")
+def store(
+    tmp_path_factory: pytest.TempPathFactory, archive: pa.Table, ensemble: EnsembleSpec
+) -> str:
+    uri = str(tmp_path_factory.mktemp("store") / "scores")
+    summary = score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
+    assert (summary.num_clips, summary.num_ok, summary.num_failed) == (7, 5, 2)
+    return uri
+
+
+def logits_by_key(store_uri: str, ensemble: EnsembleSpec) -> dict[tuple[str, str, int], np.ndarray]:
+    store = ScoreStore.open(store_uri)
+    found = {}
+    for member in ensemble.members:
+        for file in store.logits_files(SETTINGS.decode_id, [member.member_id]):
+            for row in pq.read_table(file, partitioning=None).to_pylist():
+                key = (member.member_id, row["content_id"], row["frame_index"])
+                found[key] = np.array(row["logits"], np.float32)
+    return found
+
+
+def test_every_clip_has_an_outcome_with_its_reason(store: str) -> None:
+    outcomes = {o["clip_id"]: o for o in ScoreStore.open(store).latest_outcomes().to_pylist()}
+    assert set(outcomes) == {"clip0", "clip1", "clip2", "clip3", "cut", "empty", "photo"}
+    assert outcomes["empty"]["error"] == "the file is empty (0 bytes)"
+    assert outcomes["cut"]["status"] == "failed"
+    assert outcomes["cut"]["error"]
+    assert outcomes["photo"]["decoder"] == "pillow"
+    for clip in ("clip0", "clip1", "clip2", "clip3"):
+        outcome = outcomes[clip]
+        assert (outcome["status"], outcome["decoder"], outcome["error"]) == ("ok", "decord", None)
+        assert outcome["frames_scored"] == outcome["frames_expected"]
+    assert outcomes["clip2"]["frames_scored"] == 47  # 140 pictures at 30 fps, sampled at 10 fps
+
+
+def test_scores_are_those_of_a_plain_loop(
+    store: str, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    stored = logits_by_key(store, ensemble)
+    clip = next(row for row in archive.to_pylist() if row["clip_id"] == "clip2")
+    sizes = sorted({m.spec.input_px for m in ensemble.members})
+    num_checked = 0
+    with DecodeProcess(SETTINGS) as process:
+        for part in process.decode(ClipSource(uri=clip["uri"]), sizes):
+            if not isinstance(part, FrameChunk):
+                continue
+            for member in ensemble.members:
+                network = load_member(Path(member.path))
+                expected = network.logits(part.pixels[member.spec.input_px])
+                for k, logits in zip(part.frame_indices.tolist(), expected, strict=True):
+                    key = (member.member_id, clip["content_id"], k)
+                    assert stored[key] == pytest.approx(logits, abs=1e-4)
+                    num_checked += 1
+    assert num_checked == 2 * 47
+
+
+def test_scoring_again_scores_nothing(
+    store: str, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    before = ScoreStore.open(store).outcomes()
+    again = score_archive(archive, ensemble=ensemble, store_uri=store, settings=SETTINGS)
+    assert (again.num_pairs_missing, again.num_clips_scored, again.num_frames) == (0, 0, 0)
+    assert (again.num_ok, again.num_failed) == (5, 2)
+    assert len(ScoreStore.open(store).outcomes()) == len(before)
+
+
+def test_a_dry_run_writes_no_scores(
+    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    uri = str(tmp_path / "scores")
+    summary = score_archive(
+        archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, dry_run=True
+    )
+    assert summary.dry_run
+    assert summary.num_pairs_missing == 14
+    assert not (tmp_path / "scores").exists()
+
+
+def test_numbers_of_actors_and_batch_sizes_do_not_change_scores_or_ranks(
+    tmp_path: Path, store: str, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    uri = str(tmp_path / "scores")
+    pool = ScoringPool(num_decoders=1, num_scorers=2, use_gpu=False, micro_batch=1)
+    score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=pool)
+    expected, got = logits_by_key(store, ensemble), logits_by_key(uri, ensemble)
+    assert expected.keys() == got.keys()
+    assert max(np.abs(expected[key] - got[key]).max() for key in expected) < 1e-4
+    runs = [
+        rank_archive(s, ensemble=ensemble, decode_id=SETTINGS.decode_id).run for s in (store, uri)
+    ]
+    assert runs[0]["clip_id"].to_pylist() == runs[1]["clip_id"].to_pylist()
+
+
+def test_a_member_that_is_added_is_scored_alone(
+    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    uri = str(tmp_path / "scores")
+    score_archive(archive, ensemble=ensemble.only(0), store_uri=uri, settings=SETTINGS)
+    more = score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
+    assert (more.num_pairs_present, more.num_pairs_missing) == (5, 5)
+    ranking = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id)
+    assert ranking.num_clips == 5
+
+
+def test_ranking_twice_gives_the_same_run_and_says_what_is_not_ranked(
+    store: str, ensemble: EnsembleSpec
+) -> None:
+    first, second = (
+        rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id) for _ in range(2)
+    )
+    assert first.run.equals(second.run)
+    assert first.num_clips == 5
+    assert first.unranked == {"no frame decodes (see `dsdi outcomes`)": 2}
+    assert first.run["feature"].unique().to_pylist() == ["red", "green", "blue"]
+
+
+def test_max_pooling_is_the_largest_mean_probability_of_any_frame(
+    store: str, archive: pa.Table, ensemble: EnsembleSpec
+) -> None:
+    stored = logits_by_key(store, ensemble)
+    clip = next(row for row in archive.to_pylist() if row["clip_id"] == "clip1")
+    weights = np.array([m.weight for m in ensemble.members])
+    frames = sorted({k for _, content, k in stored if content == clip["content_id"]})
+    logits = np.array(
+        [[stored[(m.member_id, clip["content_id"], k)] for k in frames] for m in ensemble.members],
+        np.float64,
+    )
+    probs = np.einsum("m,mtc->tc", weights / weights.sum(), 1 / (1 + np.exp(-logits)))
+    run = rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id).run
+    for c, name in enumerate(COLOURS.class_names):
+        (row,) = [r for r in run.to_pylist() if r["feature"] == name and r["clip_id"] == "clip1"]
+        assert row["score"] == pytest.approx(probs[:, c].max(), abs=1e-9)
+        assert row["peak_seconds"] == pytest.approx(frames[int(probs[:, c].argmax())] / 10)
+
+
+def test_settings_that_were_never_scored_are_a_clear_error(
+    store: str, ensemble: EnsembleSpec
+) -> None:
+    with pytest.raises(DataError, match="scored under other settings"):
+        rank_archive(store, ensemble=ensemble, decode_id=DecodeSettings(fps=3).decode_id)
+
+
+def test_an_ensemble_of_another_taxonomy_never_meets_the_store(
+    tmp_path: Path, store: str, archive: pa.Table
+) -> None:
+    other = make_member(tmp_path / "m", seed=9, input_px=64, taxonomy=load_taxonomy("ladi_v2a"))
+    write_ensemble([(other, 1.0)], tmp_path / "e")
+    with pytest.raises(TaxonomyError, match="cannot be mixed"):
+        score_archive(
+            archive, ensemble=read_ensemble(tmp_path / "e"), store_uri=store, settings=SETTINGS
+        )
+
+
+def test_a_gpu_that_does_not_exist_is_refused_at_once() -> None:
+    with pytest.raises(ResourceError, match="Ray sees none"):
+        scoring_pool(use_gpu=True)
+
+
+def test_a_clip_that_changed_is_scored_again(tmp_path: Path, ensemble: EnsembleSpec) -> None:
+    uri, clip = str(tmp_path / "scores"), tmp_path / "footage" / "a.mp4"
+    single = replace(ensemble, members=ensemble.members[:1])
+    write_clip(clip, seed=1)
+    score_archive(load_archive(str(clip)), ensemble=single, store_uri=uri, settings=SETTINGS)
+    before = rank_archive(uri, ensemble=single, decode_id=SETTINGS.decode_id).run
+    write_clip(clip, seed=2)
+    summary = score_archive(
+        load_archive(str(clip)), ensemble=single, store_uri=uri, settings=SETTINGS
+    )
+    after = rank_archive(uri, ensemble=single, decode_id=SETTINGS.decode_id).run
+    assert summary.num_clips_scored == 1
+    assert before["clip_id"].to_pylist() == after["clip_id"].to_pylist()
+    assert before["score"].to_pylist() != after["score"].to_pylist()
