@@ -111,9 +111,10 @@ def answer(
         alike = _CONFUSED_WITH.get(c.name, ())
         mistaken = bool(alike) and rng.random() < worker.confuse
         named.append(alike[int(rng.integers(len(alike)))] if mistaken else c.name)
-    if category == "damage" and any(name in visible for name in _LOOKS_FLOODED):
-        if "flooding / water damage" not in visible and rng.random() < 2 * worker.confuse:
-            named.append("flooding / water damage")
+    flooded = "flooding / water damage"
+    is_harmless = flooded not in visible and any(name in visible for name in _LOOKS_FLOODED)
+    if category == "damage" and is_harmless and rng.random() < 2 * worker.confuse:
+        named.append(flooded)
     if rng.random() < worker.invent:
         weights = np.sqrt([0 if c.is_none else c.count or 1 for c in classes])
         named.append(classes[int(rng.choice(len(classes), p=weights / weights.sum()))].name)
@@ -129,13 +130,15 @@ def ask_crowd(
     Returns:
         Worker id and answer of each task, in order; a category without a task was not asked.
     """
-    rows = []
+    rows: list[tuple[str, list[str]]] = []
     for category, share in _ASKED.items():
         if rng.random() >= share:
             continue
         hired = rng.choice(len(workers), size=int(rng.integers(3, 6)), replace=False)
-        for worker in (workers[i] for i in hired.tolist()):
-            rows.append((worker.worker_id, answer(rng, worker, category, fractions)))
+        rows += [
+            (worker.worker_id, answer(rng, worker, category, fractions))
+            for worker in (workers[i] for i in hired.tolist())
+        ]
     return rows
 
 

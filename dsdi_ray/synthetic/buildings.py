@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from dsdi_ray.synthetic.canvas import (
-    Canvas,
+from dsdi_ray.synthetic.canvas import Canvas
+from dsdi_ray.synthetic.geometry import (
     Colour,
     Point,
     blob,

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from dsdi_ray.synthetic.plans import ScenePlan
-from dsdi_ray.synthetic.textures import Size, smooth_field, texture
+from dsdi_ray.synthetic.textures import Bytes, Size, smooth_field, texture
 
 _THICKEST_HAZE = 0.68  # nothing that counts as visible is hidden altogether
 _SOFT_LENS = ImageFilter.Kernel((3, 3), (1, 2, 1, 2, 10, 2, 1, 2, 1))
@@ -155,7 +155,7 @@ def light(rgb: Image.Image, rng: np.random.Generator, plan: ScenePlan) -> Image.
     return rgb.point(table)
 
 
-def expose(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
+def expose(picture: Image.Image, rng: np.random.Generator) -> Bytes:
     """A still as the sensor delivers it: soft lens, vignette, grain; ``[H, W, 3]`` uint8."""
     size = picture.size
     pixels = np.asarray(picture.filter(_SOFT_LENS), dtype=np.float32)
@@ -169,4 +169,5 @@ def expose(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     speckle = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8).astype(np.float32) - 127.5
     clouds = 1 + np.float32(0.03) * smooth_field(rng, size, cells=2)
     pixels = pixels * (vignette * clouds)[..., None] + grain[..., None] + speckle * (strength / 128)
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    exposed: Bytes = np.clip(pixels, 0, 255).astype(np.uint8)
+    return exposed

@@ -13,10 +13,11 @@ from PIL import Image
 from dsdi_ray.synthetic.camera import Camera, Pose, map_size
 from dsdi_ray.synthetic.canvas import Canvas
 from dsdi_ray.synthetic.materials import class_fractions, visible_features
+from dsdi_ray.synthetic.movers import draw_movers, restore, sample_movers
 from dsdi_ray.synthetic.plans import ScenePlan, sample_plan
 from dsdi_ray.synthetic.scenes import paint_map, sample_pose
 from dsdi_ray.synthetic.textures import Size
-from dsdi_ray.synthetic.vehicles import Mover, draw_movers, restore, sample_movers
+from dsdi_ray.synthetic.vehicles import Mover
 
 TRUTH_FPS = 10
 _FRAME_RATES = (
@@ -105,7 +106,7 @@ def film(flight: Flight, path: Path) -> FilmedClip:
         for index, picture, materials in _shoot(flight, wanted):
             if materials is not None:
                 by_frame[index] = class_fractions(materials)
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture))))
         container.mux(stream.encode())
     return FilmedClip(
         fps=flight.fps, num_frames=flight.num_frames, frames=[by_frame[i] for i in sampled]

@@ -5,12 +5,14 @@ import math
 import numpy as np
 from PIL import Image
 
-from dsdi_ray.synthetic.canvas import Canvas, Curve, Point, blob, heading, rectangle, tinted
+from dsdi_ray.synthetic.canvas import Canvas
+from dsdi_ray.synthetic.geometry import Curve, Point, blob, heading, rectangle, tinted
 from dsdi_ray.synthetic.materials import M
-from dsdi_ray.synthetic.terrain import Bytes, blend, ramp, ripples
-from dsdi_ray.synthetic.textures import Floats, smooth_field, texture
+from dsdi_ray.synthetic.textures import Bytes, Floats, blend, ramp, smooth_field, texture
+from dsdi_ray.synthetic.waters import ripples
 
 _SMOKE_SCALE = 4
+_FLAMES = ((214, 74, 20), (240, 130, 34), (255, 196, 84), (255, 228, 150), (188, 52, 16))
 
 
 def wash_out_roads(canvas: Canvas) -> None:
@@ -117,19 +119,15 @@ def scorch_land(canvas: Canvas, colours: Floats) -> None:
 def set_fires(canvas: Canvas) -> list[Point]:
     """Light fires; returns where their smoke rises."""
     rng = canvas.rng
-    sources = [canvas.random_point(margin=0.2) for _ in range(int(rng.integers(1, 4)))]
+    sources = [canvas.random_point(margin=0.2) for _ in range(int(rng.integers(1, 5)))]
     for x, y in sources:
-        for _ in range(int(rng.integers(4, 26))):
-            spot = (x + float(rng.normal(0, canvas.px(6))), y + float(rng.normal(0, canvas.px(3))))
-            radius = canvas.px(float(rng.uniform(0.6, 2.0)))
-            flame = [
-                (spot[0] - radius, spot[1]),
-                (spot[0], spot[1] - 2.2 * radius),
-                (spot[0] + radius, spot[1]),
-            ]
-            canvas.disc(spot, radius * 1.3, (196, 60, 18), M.FIRE)
-            canvas.polygon(flame, (236, 118, 30), M.FIRE)
-            canvas.disc(spot, radius * 0.6, (255, 214, 110), M.FIRE)
+        spread = canvas.px(float(rng.uniform(3, 9)))
+        canvas.polygon(blob(rng, (x, y), 1.5 * spread), (46, 36, 30), None)
+        for _ in range(int(rng.integers(14, 60))):
+            spot = (x + float(rng.normal(0, 0.7 * spread)), y + float(rng.normal(0, 0.5 * spread)))
+            radius = canvas.px(float(rng.uniform(0.3, 1.3)))
+            paint = _FLAMES[int(rng.integers(len(_FLAMES)))]
+            canvas.polygon(blob(rng, spot, radius), paint, M.FIRE)
     return sources
 
 
@@ -143,7 +141,7 @@ def raise_smoke(canvas: Canvas, sources: list[Point]) -> None:
         np.arange(small[0], dtype=np.float32)[None, :],
         np.arange(small[1], dtype=np.float32)[:, None],
     )
-    reach = min(size) * float(rng.uniform(0.5, 1.1)) / _SMOKE_SCALE
+    reach = min(size) * float(rng.uniform(0.6, 1.2)) / _SMOKE_SCALE
     for source in sources:
         bend = float(rng.normal(0, 0.5))
         place = np.array(source) / _SMOKE_SCALE
@@ -158,8 +156,8 @@ def raise_smoke(canvas: Canvas, sources: list[Point]) -> None:
             )
     billows = texture("crowns", rng, small, zoom=0.9) + 1.3 * texture("medium", rng, small)
     density *= np.clip(0.85 + 0.75 * billows, 0.1, 2)
-    opacity = 1 - np.exp(-float(rng.uniform(0.9, 1.6)) * density)
-    tones = ((222, 222, 220), (176, 172, 166), (92, 88, 84), (64, 60, 58), (204, 196, 184))
+    opacity = 1 - np.exp(-float(rng.uniform(1.3, 2.4)) * density)
+    tones = ((222, 222, 220), (176, 172, 166), (112, 108, 104), (84, 80, 78), (204, 196, 184))
     tone = np.array(tones[int(rng.integers(len(tones)))], dtype=np.float32)
     puffs = tone * np.clip(1 + 0.2 * billows - 0.12 * opacity, 0.6, 1.2)[..., None]
     cloud = Image.fromarray(np.clip(puffs, 0, 255).astype(np.uint8)).resize(

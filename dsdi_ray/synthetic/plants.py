@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dsdi_ray.synthetic.canvas import Canvas, Colour, Point
+from dsdi_ray.synthetic.canvas import Canvas
+from dsdi_ray.synthetic.geometry import Colour, Point, blob, tinted
 from dsdi_ray.synthetic.materials import LAND, M, Material
 
 _LEAVES: tuple[Colour, ...] = (
@@ -48,11 +49,22 @@ def fell_trees(canvas: Canvas) -> None:
         if not canvas.is_free([(x, y)], LAND | {M.TREES, M.FLOOD}):
             continue
         length, angle = canvas.px(float(rng.uniform(7, 14))), wind + float(rng.normal(0, 0.3))
-        tip = (x + math.cos(angle) * length, y + math.sin(angle) * length)
-        canvas.disc(tip, canvas.px(2.6), (112, 96, 66), M.WRECKAGE)
-        canvas.disc((tip[0] + 1, tip[1] - 1), canvas.px(1.5), (134, 122, 78), M.WRECKAGE)
-        canvas.line([(x, y), tip], (202, 180, 146), M.WRECKAGE, width_px=canvas.px(0.8))
-        canvas.disc((x, y), canvas.px(1.4), (92, 68, 50), M.WRECKAGE)
+        step_x, step_y = math.cos(angle) * length, math.sin(angle) * length
+        crown = tinted((96, 98, 58), float(rng.uniform(0.75, 1.15)))
+        canvas.line(
+            [(x, y), (x + 0.7 * step_x, y + 0.7 * step_y)],
+            (186, 166, 136),
+            M.WRECKAGE,
+            width_px=canvas.px(0.5),
+        )
+        for part in rng.uniform(0.45, 1.05, 6).tolist():
+            spot = (
+                x + part * step_x + float(rng.normal(0, canvas.px(0.8))),
+                y + part * step_y + float(rng.normal(0, canvas.px(0.8))),
+            )
+            shade = tinted(crown, float(rng.uniform(0.75, 1.25)))
+            canvas.polygon(blob(rng, spot, canvas.px(1.7)), shade, M.WRECKAGE)
+        canvas.disc((x, y), canvas.px(0.9), (104, 80, 60), M.WRECKAGE)
 
 
 def _scatter(
@@ -73,12 +85,16 @@ def _scatter(
 
 def _stand(canvas: Canvas, stamp: _Stamp, foot: Point, material: Material) -> None:
     radius = stamp.radius_px
-    height = radius * (1.1 if material == M.SHRUBS else 1.8)
-    canvas.round_shadow(foot, radius * 0.95, height_px=height)
+    height = radius * (0.6 if material == M.SHRUBS else 1.25)
+    canvas.round_shadow(foot, radius * 0.95, height_px=0.9 * height)
     left = round(foot[0] - radius)
     top = round(foot[1] - canvas.lean * height - radius)
 
     def draw() -> None:
+        if canvas.lean > 0.4 and radius > 5:
+            canvas.line(
+                [foot, (foot[0], top + radius)], (70, 58, 46), material, width_px=radius * 0.2
+            )
         canvas.rgb.paste(stamp.picture, (left, top), stamp.mask)
         canvas.materials.paste(
             int(material), (left, top, left + stamp.mask.width, top + stamp.mask.height), stamp.mask

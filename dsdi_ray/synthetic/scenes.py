@@ -21,11 +21,13 @@ from dsdi_ray.synthetic.damage import (
 from dsdi_ray.synthetic.materials import class_fractions, visible_features, with_none_classes
 from dsdi_ray.synthetic.plans import ScenePlan, sample_plan
 from dsdi_ray.synthetic.plants import fell_trees, plant
-from dsdi_ray.synthetic.terrain import Bytes, paint_ground, paint_waters
-from dsdi_ray.synthetic.textures import Floats, Size
+from dsdi_ray.synthetic.terrain import paint_ground
+from dsdi_ray.synthetic.textures import Bytes, Floats, Size
+from dsdi_ray.synthetic.towers import raise_towers
 from dsdi_ray.synthetic.vehicles import park_vehicles
+from dsdi_ray.synthetic.waters import paint_waters
 from dsdi_ray.synthetic.ways import lay_ways
-from dsdi_ray.synthetic.works import dam_river, lay_works, raise_levee, raise_works
+from dsdi_ray.synthetic.works import dam_river, lay_works, raise_levee
 
 
 def render_scene(rng: np.random.Generator, size: Size) -> tuple[NDArray[np.uint8], frozenset[str]]:
@@ -78,7 +80,7 @@ def paint_map(
     Returns:
         The canvas; its ``rgb`` and ``materials`` are complete and lit.
     """
-    colours, materials, relief = paint_ground(rng, size, plan)
+    colours, materials, relief = paint_ground(rng, size, plan, pixels_per_metre=pixels_per_metre)
     lean = float(rng.uniform(0.5, 0.85)) if plan.is_oblique else float(rng.uniform(0.04, 0.2))
     sun = float(rng.uniform(0.4, 1.1)) * (0.3 + 0.7 * plan.sunlight)
     azimuth = float(rng.uniform(0.1, 1.4))  # crowns are lit from the upper left
@@ -144,7 +146,7 @@ def _populate(canvas: Canvas) -> None:
             heap_rubble(
                 canvas, canvas.random_point(margin=0.2), canvas.px(14), float(rng.uniform(0, 3))
             )
-    raise_works(canvas)
+    raise_towers(canvas)
     park_vehicles(canvas, car_parks)
     plant(canvas)
 

@@ -1,18 +1,15 @@
-"""The ground: land cover, fields, rivers, lakes, sea, snow and lava, as arrays of the whole map."""
+"""The ground: land cover, woods and fields, as arrays of the whole map."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dsdi_ray.synthetic.canvas import Canvas, Curve, Point
+from dsdi_ray.synthetic.geometry import Curve
 from dsdi_ray.synthetic.materials import M, Material
 from dsdi_ray.synthetic.plans import ScenePlan
-from dsdi_ray.synthetic.textures import Floats, Size, smooth_field, texture
-
-Bytes = NDArray[np.uint8]
+from dsdi_ray.synthetic.textures import Bytes, Floats, Size, smooth_field, texture
 
 # Shares of the land cover from hollow to hill, before each scene's own whims.
 _COVERS: Mapping[str, tuple[tuple[Material, float], ...]] = {
@@ -23,7 +20,7 @@ _COVERS: Mapping[str, tuple[tuple[Material, float], ...]] = {
     "coast": ((M.GRASS, 0.6), (M.SHRUBS, 0.25), (M.SAND, 0.15)),
     "industry": ((M.GRASS, 0.55), (M.DIRT, 0.45)),
     "mountain": ((M.GRASS, 0.3), (M.SHRUBS, 0.2), (M.DIRT, 0.15), (M.ROCKS, 0.35)),
-    "snow": ((M.SNOW, 0.74), (M.ROCKS, 0.16), (M.GRASS, 0.1)),
+    "snow": ((M.ROCKS, 0.15), (M.SNOW, 0.85)),
     "volcanic": ((M.ROCKS, 0.75), (M.DIRT, 0.15), (M.GRASS, 0.1)),
 }
 _FOREST: Mapping[str, float] = {
@@ -48,15 +45,21 @@ _FINE_NOISE = {M.ROCKS: 0.16, M.SNOW: 0.02, M.SAND: 0.05, M.NOTHING: 0.05, M.TRE
 
 
 def paint_ground(
-    rng: np.random.Generator, size: Size, plan: ScenePlan
+    rng: np.random.Generator, size: Size, plan: ScenePlan, *, pixels_per_metre: float
 ) -> tuple[Floats, Bytes, Floats]:
     """Paint the land without any water or works.
+
+    Args:
+        rng: Source of randomness.
+        size: Width and height, pixels.
+        plan: The kind of place.
+        pixels_per_metre: Scale of the map.
 
     Returns:
         Colours ``[H, W, 3]`` (0 to 255), materials ``[H, W]``, and the relief ``[H, W]``, about
         standard normal; water runs where it is low.
     """
-    scale = max(size) / min(size)
+    scale = (max(size) / (plan.view_metres * pixels_per_metre)) ** 0.8
     medium = texture("medium", rng, size)
     relief = smooth_field(rng, size, cells=2.6 * scale) + 0.35 * smooth_field(
         rng, size, cells=9 * scale
@@ -70,52 +73,11 @@ def paint_ground(
         if fields is not None:
             fields[materials == M.TREES] = 0
     tone = 0.5 + 0.16 * smooth_field(rng, size, cells=5 * scale) + 0.35 * medium
-    colours = _colour(rng, size, materials, tone, medium)
+    colours = _colour(rng, plan, materials, tone, medium, crown_zoom=pixels_per_metre * 0.45)
     if fields is not None:
         _plough(rng, size, colours, fields)
     colours *= (1 + _hillshade(relief, plan))[..., None]
     return colours, materials, relief
-
-
-def paint_waters(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
-    """Add sea, lake, river and lava to the ground, in place, and the rivers to the canvas."""
-    plan = canvas.plan
-    if plan.biome == "coast":
-        _sea(canvas, colours, materials)
-    if plan.has("lake"):
-        _lake(canvas, colours, materials)
-    if plan.has("river"):
-        curve = canvas.random_curve(bend=float(canvas.rng.uniform(0.3, 1.3)))
-        canvas.rivers.append(curve)
-        _river(canvas, curve, colours, materials)
-    if plan.has("lava"):
-        for _ in range(int(canvas.rng.integers(1, 3))):
-            _lava(canvas, canvas.random_curve(bend=1.3), colours, materials)
-
-
-def ripples(rng: np.random.Generator, size: Size, *, strength: float) -> Floats:
-    """Brightness of a water surface, around 1: small waves and a broad sheen of sky."""
-    waves = texture("waves", rng, size, zoom=float(rng.uniform(0.6, 1.2)))
-    sheen = smooth_field(rng, size, cells=2.2)
-    brightness: Floats = 1 + np.float32(strength) * waves + np.float32(0.05) * sheen
-    return brightness
-
-
-def blend(colours: Floats, alpha: Floats, paint: Floats | tuple[int, int, int]) -> None:
-    """Mix a paint into the colours, in place, by ``alpha`` in [0, 1], ``[H, W]``."""
-    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    if not rows.size:
-        return
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    layer = np.asarray(paint, dtype=np.float32)
-    part = colours[box]
-    part += alpha[box][..., None] * ((layer[box] if layer.ndim == 3 else layer) - part)
-
-
-def ramp(values: Floats, low: float, high: float) -> Floats:
-    """0 below ``low``, 1 above ``high``, linear between."""
-    part: Floats = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
-    return part
 
 
 def _quantile(values: Floats, part: float) -> np.float32:
@@ -134,34 +96,51 @@ def _cover(rng: np.random.Generator, size: Size, plan: ScenePlan, medium: Floats
 
 
 def _colour(
-    rng: np.random.Generator, size: Size, materials: Bytes, tone: Floats, medium: Floats
+    rng: np.random.Generator,
+    plan: ScenePlan,
+    materials: Bytes,
+    tone: Floats,
+    medium: Floats,
+    *,
+    crown_zoom: float,
 ) -> Floats:
+    size = (materials.shape[1], materials.shape[0])
     num = max(Material) + 1
     dark, light = np.zeros((num, 3), dtype=np.float32), np.zeros((num, 3), dtype=np.float32)
     noise, grain = np.ones(num, dtype=np.float32), np.full(num, 0.09, dtype=np.float32)
+    haze = float(rng.uniform(0.0, 0.35))
     for material, rows in _PALETTES.items():
         row = np.array(rows[int(rng.integers(len(rows)))], dtype=np.float32)
         row *= rng.uniform(0.9, 1.1) * np.tile(rng.uniform(0.96, 1.04, 3), 2).astype(np.float32)
-        dark[material], light[material] = row[:3], row[3:]
+        if plan.biome == "volcanic" and material == M.ROCKS:
+            row *= np.float32(0.6)
+        dark[material], light[material] = _muted(row[:3], haze), _muted(row[3:], haze)
     for material, amount in _FINE_NOISE.items():
         grain[material] = amount
     for material, amount in _TONE_NOISE.items():
         noise[material] = amount
-    zoom = float(np.clip(min(size) / 400, 0.7, 1.3))
-    bumpy = {M.TREES: (0.46, 0.5), M.SHRUBS: (0.42, 0.45), M.ROCKS: (0.45, 0.6)}
+    zoom = float(np.clip(crown_zoom, 0.5, 2.2))
+    bumpy = {M.TREES: (0.46, 0.5), M.SHRUBS: (0.42, 0.45), M.ROCKS: (0.42, 0.42)}
+    sizes = {M.TREES: 1.0, M.SHRUBS: 0.5, M.ROCKS: 1.3}
     mixed = 0.5 + (tone - 0.5) * noise[materials]
     for material, (middle, strength) in bumpy.items():
         here = materials == material
         if not here.any():
             continue
         name = "ridges" if material == M.ROCKS else "crowns"
-        bumps = texture(name, rng, size, zoom=zoom * (0.55 if material == M.SHRUBS else 1.0))
+        bumps = texture(name, rng, size, zoom=zoom * sizes[material])
         mixed = np.where(here, middle + strength * bumps + 0.25 * (tone - 0.5), mixed)
     mixed = np.clip(mixed, -0.15, 1.2)
     colours = np.take(dark, materials, axis=0)
     colours += mixed[..., None] * np.take(light - dark, materials, axis=0)
     colours *= (1 + grain[materials] * (texture("fine", rng, size) + 0.5 * medium))[..., None]
     return colours
+
+
+def _muted(colour: Floats, part: float) -> Floats:
+    """A colour moved towards its grey."""
+    muted: Floats = colour + np.float32(part) * (colour.mean() - colour)
+    return muted
 
 
 def _fields(rng: np.random.Generator, size: Size, materials: Bytes) -> Bytes:
@@ -216,103 +195,3 @@ def _hillshade(relief: Floats, plan: ScenePlan) -> Floats:
     shade[1:, 1:] = (relief[1:, 1:] - relief[:-1, :-1]) * np.float32(steep)
     limited: Floats = np.clip(shade, -0.35, 0.3)
     return limited
-
-
-def _sea(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
-    rng, size = canvas.rng, canvas.size
-    metre = canvas.pixels_per_metre
-    middle = (size[0] * float(rng.uniform(0.3, 0.7)), size[1] * float(rng.uniform(0.3, 0.7)))
-    shore = canvas.random_curve(bend=float(rng.uniform(0.2, 0.8)), through=middle)
-    offshore = shore.across(size) / metre + 2.5 * smooth_field(rng, size, cells=8)
-    canvas.shore = shore
-    beach = float(rng.uniform(8, 28))
-    canvas.shore_setback_px = canvas.px(beach + 16)
-    sand = (offshore > -beach) & (offshore <= 0)
-    pale = np.array((206, 190, 152), dtype=np.float32) * np.float32(rng.uniform(0.9, 1.08))
-    grain = (1 + 0.07 * texture("medium", rng, size) + 0.04 * texture("fine", rng, size))[..., None]
-    np.copyto(colours, pale * grain, where=sand[..., None])
-    blend(colours, ramp(offshore, -5, -1) * (offshore <= 0) * 0.45, (118, 100, 76))
-    materials[sand] = M.SAND
-    deep = np.array(
-        [(24, 62, 92), (34, 78, 96), (52, 76, 84), (22, 50, 78)][rng.integers(4)], dtype=np.float32
-    )
-    shallow = np.array(
-        [(96, 138, 132), (120, 130, 108), (86, 142, 148)][rng.integers(3)], dtype=np.float32
-    )
-    paint = shallow + ramp(offshore, 0, float(rng.uniform(30, 90)))[..., None] * (deep - shallow)
-    paint *= ripples(rng, size, strength=float(rng.uniform(0.05, 0.16)))[..., None]
-    wave = np.sin(
-        offshore * np.float32(rng.uniform(0.35, 0.6)) + 2.5 * texture("medium", rng, size)
-    )
-    foam = ramp(
-        wave
-        + 0.9 * texture("fine", rng, size)
-        - ramp(offshore, 0, float(rng.uniform(14, 40))) * 1.7,
-        0.45,
-        0.8,
-    )
-    blend(paint, foam * 0.85, (236, 240, 240))
-    sea = offshore > 0
-    np.copyto(colours, paint, where=sea[..., None])
-    materials[sea] = M.OCEAN
-
-
-def _lake(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
-    rng, size = canvas.rng, canvas.size
-    reach = min(min(size), 1.3 * canvas.px(canvas.plan.view_metres))
-    a, b = (reach * float(rng.uniform(0.14, 0.42)) for _ in range(2))
-    axis = Curve(canvas.random_point(margin=0.2), float(rng.uniform(0, math.pi)))
-    depth = 1 - np.hypot(axis.along(size) / a, axis.across(size) / b)
-    depth = depth + 0.16 * smooth_field(rng, size, cells=9) + 0.04 * texture("medium", rng, size)
-    water = [(38, 66, 72), (52, 74, 58), (30, 52, 68), (70, 84, 66), (22, 38, 44)][rng.integers(5)]
-    fill_water(canvas, colours, materials, depth * a, water, M.LAKE)
-
-
-def _river(canvas: Canvas, curve: Curve, colours: Floats, materials: Bytes) -> None:
-    rng, size = canvas.rng, canvas.size
-    half = canvas.px(float(np.exp(rng.uniform(np.log(5), np.log(26)))))
-    wiggle = 0.22 * half * smooth_field(rng, size, cells=14)
-    depth = half - np.abs(curve.across(size)) + wiggle
-    water = [(74, 88, 66), (58, 80, 80), (96, 94, 68), (48, 72, 66), (84, 98, 92)][rng.integers(5)]
-    materials_before = materials.copy() if canvas.plan.biome == "coast" else None
-    fill_water(canvas, colours, materials, depth, water, M.RIVER)
-    if materials_before is not None:
-        np.copyto(materials, materials_before, where=materials_before == M.OCEAN)
-
-
-def fill_water(
-    canvas: Canvas,
-    colours: Floats,
-    materials: Bytes,
-    depth: Floats,
-    water: tuple[int, int, int],
-    material: Material,
-) -> None:
-    """Fill where ``depth`` (pixels from the bank) is positive, with a wet bank around."""
-    rng, size = canvas.rng, canvas.size
-    bank = canvas.px(float(rng.uniform(1.0, 4.0)))
-    muddy: tuple[int, int, int] = (132, 116, 88)
-    blend(colours, ramp(depth, -bank, -0.2 * bank) * np.float32(0.75), muddy)
-    paint = np.array(water, dtype=np.float32) * np.float32(rng.uniform(0.85, 1.2))
-    paint = paint * (1.16 - 0.26 * ramp(depth, 0, canvas.px(14)))[..., None]
-    paint *= ripples(rng, size, strength=float(rng.uniform(0.02, 0.09)))[..., None]
-    blend(colours, ramp(depth, -0.7, 0.7), paint)
-    materials[depth > 0] = material
-
-
-def _lava(canvas: Canvas, curve: Curve, colours: Floats, materials: Bytes) -> None:
-    rng, size = canvas.rng, canvas.size
-    half = canvas.px(float(rng.uniform(3, 11)))
-    depth = half - np.abs(curve.across(size)) + 0.4 * half * smooth_field(rng, size, cells=16)
-    crust = texture("ridges", rng, size, zoom=0.8) + 0.7 * texture("medium", rng, size)
-    heat = ramp(depth, 0, 0.9 * half) * np.maximum(0.55 + 0.5 * crust, 0)
-    blend(colours, ramp(depth, -3.5 * half, 0) ** 2 * np.float32(0.35), (150, 58, 24))
-    paint = np.stack([90 + 190 * heat, 18 + 190 * heat**1.6, 10 + 90 * heat**3], axis=-1)
-    blend(colours, ramp(depth, 0, 1.5), np.clip(paint, 0, 255).astype(np.float32))
-    materials[depth > 0] = M.LAVA
-
-
-def shore_point(curve: Curve, size: Size, rng: np.random.Generator) -> Point:
-    """A random point of a curve within the map."""
-    points = [p for p in curve.points(size) if 0 <= p[0] < size[0] and 0 <= p[1] < size[1]]
-    return points[int(rng.integers(len(points)))] if points else (size[0] / 2, size[1] / 2)

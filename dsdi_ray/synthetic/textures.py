@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Size = tuple[int, int]
 
@@ -49,6 +50,23 @@ def texture(name: str, rng: np.random.Generator, size: Size, *, zoom: float = 1.
     if (width, height) != size:
         part = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR))
     return (part.astype(np.float32) - 127.5) / 127.5
+
+
+def blend(colours: Floats, alpha: Floats, paint: Floats | tuple[int, int, int]) -> None:
+    """Mix a paint into the colours, in place, by ``alpha`` in [0, 1], ``[H, W]``."""
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if not rows.size:
+        return
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    layer = np.asarray(paint, dtype=np.float32)
+    part = colours[box]
+    part += alpha[box][..., None] * ((layer[box] if layer.ndim == 3 else layer) - part)
+
+
+def ramp(values: Floats, low: float, high: float) -> Floats:
+    """0 below ``low``, 1 above ``high``, linear between."""
+    part: Floats = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    return part
 
 
 @lru_cache(maxsize=1)

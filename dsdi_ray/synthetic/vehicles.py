@@ -1,16 +1,16 @@
-"""Cars, trucks, boats and aircraft, standing in a scene or moving through a clip."""
+"""Cars, trucks, boats and aircraft, and where they are found."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from dsdi_ray.synthetic.canvas import Canvas, Colour, Point, heading, rectangle, tinted, turned
+from dsdi_ray.synthetic.canvas import Canvas
+from dsdi_ray.synthetic.geometry import Colour, Point, heading, rectangle, tinted, turned
 from dsdi_ray.synthetic.materials import WATER, M, Material
 from dsdi_ray.synthetic.ways import shifted
 
-_PAINTS: tuple[Colour, ...] = (
+PAINTS: tuple[Colour, ...] = (
     (232, 232, 230), (198, 200, 204), (44, 46, 50), (94, 98, 104), (164, 32, 34), (38, 66, 122),
     (22, 24, 26), (150, 140, 122), (212, 214, 216), (58, 92, 66), (196, 150, 52),
 )  # fmt: skip
@@ -77,7 +77,7 @@ def park_vehicles(canvas: Canvas, car_parks: list[tuple[Point, float]]) -> None:
 
 def put(canvas: Canvas, kind: str, place: Point, angle: float, *, height_m: float = 0.0) -> None:
     """Put one vehicle at a place; it is drawn with all that stands."""
-    paint = _PAINTS[int(canvas.rng.integers(len(_PAINTS)))]
+    paint = PAINTS[int(canvas.rng.integers(len(PAINTS)))]
     scale = float(canvas.rng.uniform(0.9, 1.15))
     mover = Mover(kind, place, (math.cos(angle), math.sin(angle)), paint, scale)
     length = canvas.px(LENGTH_METRES[kind]) * scale
@@ -127,70 +127,6 @@ def cover_box(canvas: Canvas, mover: Mover, place: Point) -> tuple[int, int, int
     return left, top, min(max(x + reach, 0), width), min(max(y + reach, 0), height)
 
 
-def sample_movers(canvas: Canvas, *, seconds: float) -> list[Mover]:
-    """Vehicles that travel through a clip; some enter the picture only late."""
-    rng, plan, movers = canvas.rng, canvas.plan, []
-    for kind, share, speed_m in (("car", "cars", 11.0), ("truck", "trucks", 9.0)):
-        for _ in range(int(rng.integers(1, 5)) if plan.has(share) and canvas.roads else 0):
-            points, width_m = canvas.roads[int(rng.integers(len(canvas.roads)))]
-            i = int(rng.integers(len(points) - 1))
-            lane = shifted(points, canvas.px(width_m * 0.24))
-            angle = heading(lane[i], lane[i + 1])
-            speed = canvas.px(speed_m * float(rng.uniform(0.5, 1.3)))
-            straight = math.dist(points[0], points[-1])
-            if (
-                straight > 0.9 * 6 * len(points)
-                and abs(math.sin(heading(points[0], points[-1]) - angle)) < 0.05
-            ):
-                movers.append(_mover(canvas, kind, lane[i], angle, speed))
-    if plan.has("boats"):
-        for place in _water_places(canvas, int(rng.integers(0, 3))):
-            speed = canvas.px(float(rng.uniform(2, 6)))
-            angle = float(rng.uniform(0, 6.28))
-            end = (
-                place[0] + math.cos(angle) * speed * seconds,
-                place[1] + math.sin(angle) * speed * seconds,
-            )
-            if canvas.is_free([place, end], WATER):
-                movers.append(_mover(canvas, "boat", place, angle, speed))
-    if plan.has("flying aircraft"):
-        angle, speed = float(rng.uniform(0, 6.28)), canvas.px(float(rng.uniform(25, 40)))
-        x, y = canvas.random_point(margin=0.2)
-        back = speed * seconds * float(rng.uniform(0.3, 0.7))
-        start = (x - math.cos(angle) * back, y - math.sin(angle) * back)
-        movers.append(_mover(canvas, "aircraft", start, angle, speed))
-    return movers
-
-
-def draw_movers(
-    canvas: Canvas, movers: list[Mover], time_seconds: float
-) -> list[tuple[Image.Image, Image.Image, tuple[int, int]]]:
-    """Draw all movers at a time onto the map; returns what :func:`restore` needs to lift them."""
-    covered = []
-    for mover in movers:
-        place = mover.place(time_seconds)
-        box = cover_box(canvas, mover, place)
-        if box[2] > box[0] and box[3] > box[1]:
-            covered.append((canvas.rgb.crop(box), canvas.materials.crop(box), box[:2]))
-            draw_mover(canvas, mover, place, is_moving=True)
-    return covered
-
-
-def restore(
-    canvas: Canvas, covered: list[tuple[Image.Image, Image.Image, tuple[int, int]]]
-) -> None:
-    """Give the map back what movers covered."""
-    for rgb, materials, corner in reversed(covered):
-        canvas.rgb.paste(rgb, corner)
-        canvas.materials.paste(materials, corner)
-
-
-def _mover(canvas: Canvas, kind: str, start: Point, angle: float, speed_px: float) -> Mover:
-    paint = _PAINTS[int(canvas.rng.integers(len(_PAINTS)))]
-    velocity = (math.cos(angle) * speed_px, math.sin(angle) * speed_px)
-    return Mover(kind, start, velocity, paint, float(canvas.rng.uniform(0.9, 1.2)))
-
-
 def _on_roads(canvas: Canvas, kind: str, num: int) -> None:
     rng = canvas.rng
     for _ in range(num if canvas.roads else 0):
@@ -218,8 +154,9 @@ def _fill_car_parks(canvas: Canvas, car_parks: list[tuple[Point, float]]) -> Non
                     put(canvas, "car", place, angle + math.pi / 2 + float(rng.normal(0, 0.03)))
 
 
-def _water_places(canvas: Canvas, num: int) -> list[Point]:
-    places = []
+def water_places(canvas: Canvas, num: int) -> list[Point]:
+    """Some random places on water, at most ``num``."""
+    places: list[Point] = []
     for _ in range(num * 14):
         place = canvas.random_point()
         if len(places) < num and canvas.is_free([place], WATER):
@@ -228,7 +165,7 @@ def _water_places(canvas: Canvas, num: int) -> list[Point]:
 
 
 def _on_water(canvas: Canvas, num: int) -> None:
-    for place in _water_places(canvas, num):
+    for place in water_places(canvas, num):
         put(canvas, "boat", place, float(canvas.rng.uniform(0, 6.28)))
 
 

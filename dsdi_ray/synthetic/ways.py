@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dsdi_ray.synthetic.canvas import Canvas, Colour, Curve, Point, heading, rectangle, tinted
+from dsdi_ray.synthetic.canvas import Canvas
+from dsdi_ray.synthetic.geometry import Colour, Curve, Point, heading, rectangle, tinted
 from dsdi_ray.synthetic.materials import M
 
 _INLAND_WATER = frozenset({M.RIVER, M.LAKE})
