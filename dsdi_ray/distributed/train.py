@@ -119,7 +119,7 @@ def train_member(
         result = trainer.fit()
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
-        weights = load_file(Path(folder) / BEST_FILE)
+        tensors = load_file(Path(folder) / BEST_FILE)
         best = torch.load(Path(folder) / STATE_FILE, weights_only=True)["best_metrics"]
     metrics = {k: v for k, v in best.items() if k != "seconds"}
     spec = write_member(
@@ -134,7 +134,7 @@ def train_member(
             metrics=metrics,
             training_data_id=prepared.prepared_id,
         ),
-        weights,
+        tensors,
     )
     by_epoch = {json.loads(line)["epoch"]: line for line in _lines(history)}
     (out / "history.jsonl").write_text("".join(f"{line}\n" for line in by_epoch.values()))

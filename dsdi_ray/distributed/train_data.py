@@ -92,7 +92,7 @@ def epoch_batches(
     """
     order = np.random.default_rng([seed, epoch]).permutation(num_images)
     size = min(batch_size, num_images)
-    batches = []
+    batches: list[NDArray[np.integer]] = []
     for i in range(num_batches(num_images, batch_size=batch_size, num_workers=num_workers)):
         first = (i * num_workers + rank) * size
         batches.append(order.take(range(first, first + size), mode="wrap"))

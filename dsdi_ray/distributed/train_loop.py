@@ -184,7 +184,7 @@ class _Run:
             self._set_learning_rate(epoch * len(batches) + i)
             loss = self._loss(inputs, targets).sum(dim=-1).mean()
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             self._optimizer.step()
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())

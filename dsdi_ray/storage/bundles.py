@@ -215,7 +215,8 @@ def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> Ensemble
     """
     if not members:
         raise DataError("an ensemble needs at least one member")
-    entries, seen = [], {}
+    entries: list[dict[str, Any]] = []
+    seen: dict[str, Path] = {}
     for path, weight in members:
         spec = read_member_spec(path)
         if not 0 < weight < float("inf"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -70,7 +71,7 @@ def build_backbone(name: str, *, num_classes: int, from_hub: bool = False) -> nn
 
 def preprocessing_of(backbone: nn.Module) -> Preprocessing:
     """The mean and std that a network's weights were trained with; ImageNet's by default."""
-    config = timm.data.resolve_model_data_config(backbone)
+    config: dict[str, Any] = timm.data.resolve_model_data_config(backbone)  # type: ignore[attr-defined, no-untyped-call]
     return Preprocessing(mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 

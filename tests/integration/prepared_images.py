@@ -17,7 +17,8 @@ from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
 COLOURS = Taxonomy(
     name="colours",
     classes=tuple(
-        TaxonomyClass(name=name, feature_id=i + 1) for i, name in enumerate(("red", "green", "blue"))
+        TaxonomyClass(name=name, feature_id=i + 1)
+        for i, name in enumerate(("red", "green", "blue"))
     ),
 )
 

@@ -114,8 +114,10 @@ def test_weights_from_a_file_are_the_start(local_ray, data, tmp_path, monkeypatc
         backbone=start, epochs=1, optimizer={"name": "sgd", "lr": 1e-30, "momentum": 0.0}
     )
     summary = train_member(still, data=data, out=tmp_path / "m")
-    name = "conv1.weight" if "conv1.weight" in network.state_dict() else "stem.conv1.weight"
-    torch.testing.assert_close(weights_of(summary.out)[name], network.state_dict()[name])
+    trained = weights_of(summary.out)
+    for name, parameter in network.named_parameters():
+        if trained[name].shape == parameter.shape:
+            torch.testing.assert_close(trained[name], parameter.detach())
 
 
 def test_weights_of_another_network_are_refused_at_once(local_ray, data, tmp_path):
@@ -129,7 +131,9 @@ def test_weights_of_another_network_are_refused_at_once(local_ray, data, tmp_pat
 
 def test_a_diverging_run_ends_in_one_plain_line(local_ray, data, tmp_path):
     wild = recipe(optimizer={"name": "sgd", "lr": 1e30}, schedule={"warmup_epochs": 0})
-    with pytest.raises(ConfigError, match=r"recipe tiny: the loss became .* set optimizer.lr below"):
+    with pytest.raises(
+        ConfigError, match=r"recipe tiny: the loss became .* set optimizer.lr below"
+    ):
         train_member(wild, data=data, out=tmp_path / "m")
 
 
@@ -156,7 +160,7 @@ with ray_session(num_cpus=1):
 
 
 def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, tmp_path):
-    long = recipe(epochs=60)
+    long = recipe(epochs=25)
     command = [sys.executable, "-c", _DRIVER, long.model_dump_json(), str(data)]
     out = tmp_path / "killed"
     with (tmp_path / "log").open("w") as log:
@@ -170,7 +174,7 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, tmp_path):
         driver.wait()
     assert not out.exists()
     done_before = _num_epochs(out)
-    assert done_before < 60
+    assert done_before < 25
     time.sleep(2)  # a local Ray dies with its driver, not in the same instant
     done_before = _num_epochs(out)
     resumed = subprocess.run(
@@ -181,7 +185,7 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, tmp_path):
     )
     assert resumed.stdout.split()[-1] == unbroken.stdout.split()[-1]
     times = [json.loads(x)["epoch"] for x in (out / "history.jsonl").read_text().splitlines()]
-    assert times == list(range(1, 61))
+    assert times == list(range(1, 26))
     assert done_before >= 5
 
 
