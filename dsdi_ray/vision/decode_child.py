@@ -26,7 +26,7 @@ HEADER = struct.Struct("<IQ")  # length of the JSON text, length of the bytes be
 def send(descriptor: int, message: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
     """Write a message to a pipe: header, JSON, then the arrays' bytes, which are not copied."""
     text = json.dumps(message).encode()
-    buffers = [memoryview(np.ascontiguousarray(a)).cast("B") for a in arrays]
+    buffers = [np.ascontiguousarray(a).data.cast("B") for a in arrays]
     header = HEADER.pack(len(text), sum(b.nbytes for b in buffers))
     for part in (memoryview(header + text), *buffers):
         num_written = 0

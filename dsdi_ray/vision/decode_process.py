@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from dsdi_ray.errors import DecodeError
+from dsdi_ray.errors import DecodeError, ResourceError
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_child import HEADER
 
@@ -50,6 +50,9 @@ class DecodeProcess:
         Args:
             source: The clip.
             sizes: Sides in pixels of the squares wanted.
+
+        Raises:
+            ResourceError: If no child can be started, which is no clip's fault.
         """
         started = time.monotonic()
         next_chunk = num_delivered = 0
@@ -91,6 +94,7 @@ class DecodeProcess:
 
         Raises:
             DecodeError: If the prober hangs or crashes on the file.
+            ResourceError: If no child can be started.
         """
         try:
             self._send({"op": "probe", "uri": uri, "media": media})
@@ -170,7 +174,7 @@ class DecodeProcess:
         # The child imports from where this process does: a Ray worker's path is not in its
         # environment. Without -P a file in the working directory could stand in for a module.
         search_path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
-        self._messages = tempfile.TemporaryFile()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-m", "dsdi_ray.vision.decode_child"],
             stdin=subprocess.PIPE,
@@ -184,7 +188,11 @@ class DecodeProcess:
             import fcntl
 
             fcntl.fcntl(self._child.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._receive(_START_TIMEOUT_SECONDS)
+        try:
+            self._receive(_START_TIMEOUT_SECONDS)
+        except DecodeError as problem:
+            self._kill()
+            raise ResourceError(f"the decode process does not start: it {problem}") from problem
 
     def _kill(self) -> None:
         child, self._child = getattr(self, "_child", None), None

@@ -149,7 +149,7 @@ class PyavReader:
 
     def _sample(self, position: int, frame: VideoFrame) -> Iterator[Sample]:
         try:
-            picture = frame.to_ndarray(format="rgb24")
+            picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
         except (av.FFmpegError, ValueError) as error:
             self.faults.add(error)
             return

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,12 +79,12 @@ def _read_image(path: str) -> NDArray[np.uint8]:
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
 
 
-def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _stretched(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """Grey values of over 8 bits as RGB; Pillow would clip them to white.
 
     16 bits are scaled by their range, others (thermal, elevation) by the values' own.
     """
-    values = values.astype(np.float64)
+    values: NDArray[np.float64] = grey.astype(np.float64)
     is_16_bit = 255 < values.max(initial=0) <= 65_535 and values.min(initial=0) >= 0
     low, high = (0.0, 65_535.0) if is_16_bit else (values.min(initial=0), values.max(initial=1))
     scaled = np.clip((values - low) / max(high - low, 1e-12) * 255, 0, 255)

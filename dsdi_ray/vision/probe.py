@@ -1,15 +1,18 @@
 """What a file says of itself: length, rate, size, codec, when and where it was taken."""
 
 import re
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from PIL import ExifTags, Image
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.clip_reader import local_path
-from dsdi_ray.vision.timeline import open_video, short_reason
+from dsdi_ray.vision.video_stream import decoded_frames, looks_encrypted, open_video, short_reason
 
 _ISO_6709 = re.compile(r"^([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
 _SECONDS_PER_DURATION_UNIT = 1e-6  # of a container in FFmpeg
@@ -57,7 +60,8 @@ def probe(uri: str, media: str) -> ProbeResult:
             return ProbeResult(probe_error="the file is empty (0 bytes)")
         return _probe_image(str(path)) if media == "image" else _probe_video(str(path))
     except DecodeError as problem:
-        return ProbeResult(probe_error=str(problem))
+        encrypted = "encrypted: " if looks_encrypted(path) else ""
+        return ProbeResult(probe_error=f"{encrypted}{problem}")
     except (OSError, ValueError, SyntaxError) as error:
         return ProbeResult(probe_error=f"cannot be read: {short_reason(error)}")
 
@@ -65,7 +69,7 @@ def probe(uri: str, media: str) -> ProbeResult:
 def _probe_video(path: str) -> ProbeResult:
     container, stream = open_video(path)
     with container:
-        duration = None
+        duration: float | None = None
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
         elif container.duration is not None:
@@ -74,15 +78,22 @@ def _probe_video(path: str) -> ProbeResult:
         tags = {k.lower(): v for k, v in {**stream.metadata, **container.metadata}.items()}
         latitude, longitude = _location(tags)
         return ProbeResult(
-            duration_seconds=duration,
+            duration_seconds=duration if duration and duration > 0 else None,
             source_fps=float(rate) if rate else None,
             width=stream.width or None,
             height=stream.height or None,
             codec=stream.codec_context.name,
+            rotation_degrees=_rotation(container, stream),
             capture_time=tags.get("com.apple.quicktime.creationdate") or tags.get("creation_time"),
             latitude=latitude,
             longitude=longitude,
         )
+
+
+def _rotation(container: InputContainer, stream: VideoStream) -> int | None:
+    # PyAV shows the display matrix on decoded pictures only; a second of trying must do.
+    frame = next(decoded_frames(container, stream, lambda _: None), None)
+    return None if frame is None else frame.rotation
 
 
 def _location(tags: Mapping[str, str]) -> tuple[float | None, float | None]:
@@ -95,18 +106,26 @@ def _location(tags: Mapping[str, str]) -> tuple[float | None, float | None]:
 
 def _probe_image(path: str) -> ProbeResult:
     with Image.open(path) as image:
-        exif = image.getexif()
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        taken = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-        return ProbeResult(
-            width=image.width,
-            height=image.height,
-            codec=(image.format or "").lower() or None,
-            capture_time=_exif_time(str(taken)) if taken else None,
-            latitude=_degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S"),
-            longitude=_degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W"),
+        facts = ProbeResult(
+            width=image.width, height=image.height, codec=(image.format or "").lower() or None
         )
+        try:
+            return _with_exif(facts, image)
+        except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+            return facts  # damaged EXIF; the picture may be whole
+
+
+def _with_exif(facts: ProbeResult, image: Image.Image) -> ProbeResult:
+    exif = image.getexif()
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    taken = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    return replace(
+        facts,
+        capture_time=_exif_time(str(taken)) if taken else None,
+        latitude=_degrees(gps, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "S"),
+        longitude=_degrees(gps, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "W"),
+    )
 
 
 def _exif_time(text: str) -> str | None:
@@ -121,7 +140,7 @@ def _degrees(gps: Mapping[int, object], key: int, ref_key: int, negative: str) -
     if not isinstance(parts, tuple) or len(parts) != 3:
         return None
     try:
-        degrees = sum(float(part) / 60**i for i, part in enumerate(parts))
+        degrees: float = sum(float(part) / 60**i for i, part in enumerate(parts))
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return -degrees if str(gps.get(ref_key, "")).upper() == negative else degrees

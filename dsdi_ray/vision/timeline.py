@@ -71,7 +71,7 @@ class _PacketFacts:
     some_duration: int = 0
     error: str | None = None
 
-    def add(self, packet: Packet) -> None:
+    def add(self, packet: "Packet[VideoStream]") -> None:
         if packet.is_discard:
             self.num_hidden += 1
             return
@@ -116,7 +116,7 @@ def read_timeline(path: str) -> Generator[None, None, Timeline]:
         is_timed = facts.num_untimed == 0 and container.format.name != "avi"
         times = np.array(facts.display_times, dtype=np.int64)
         decoded_at = np.array(facts.decode_times, dtype=np.int64)
-        offsets = (0,)
+        offsets: tuple[int, ...] = (0,)
         if is_timed and len(decoded_at) == len(times):
             times, offsets = _continuous(times, decoded_at, time_base=time_base, step=step)
         if not is_timed:
@@ -175,7 +175,8 @@ def clock_restarts(times: NDArray[np.int64], time_base: Fraction) -> NDArray[np.
     """
     back = np.flatnonzero(np.diff(times) < -1 / time_base)
     stays = [i + 2 >= len(times) or times[i + 2] < times[i] for i in back]
-    return back[np.array(stays, dtype=bool)] + 1
+    restarts: NDArray[np.int64] = back[np.array(stays, dtype=bool)] + 1
+    return restarts
 
 
 def _continuous(
