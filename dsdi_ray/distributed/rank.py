@@ -136,7 +136,10 @@ def pool_clips(
 
 
 def _keep_wanted(rows: pa.Table, wanted: Any) -> pa.Table:
-    return rows.join(ray.get(wanted), _KEY, join_type="left semi")
+    # Arrow joins no lists, so the join is of keys and row numbers.
+    keys = rows.select(_KEY).append_column("row", pa.array(range(len(rows)), pa.int64()))
+    kept = keys.join(ray.get(wanted), _KEY, join_type="left semi")["row"]
+    return rows.take(kept)
 
 
 def _pool_clip(rows: pa.Table, *, weights: Mapping[str, float], pool: str, order: str) -> pa.Table:
@@ -167,18 +170,22 @@ def _rankable_clips(
     mine = outcomes.filter(pc.field("decode_id") == decode_id)
     newest = newest_per_clip(mine)
     unranked: Counter[str] = Counter()
-    other = newest_per_clip(outcomes).filter(~pc.field("clip_id").isin(newest["clip_id"]))
+    other = newest_per_clip(outcomes).filter(~_is_clip_of(newest))
     unranked["scored under other settings (see --fps)"] = len(other)
     pairs = scored_pairs(mine, decode_id).filter(pc.field("member_id").isin(list(member_ids)))
     counts = pairs.group_by(_KEY).aggregate([("member_id", "count")])
     complete = counts.filter(pc.field("member_id_count") == len(member_ids)).select(_KEY)
     keys = newest.select(["clip_id", *_KEY])
     clips = keys.join(complete, _KEY, join_type="left semi").sort_by("clip_id")
-    rest = newest.filter(~pc.field("clip_id").isin(clips["clip_id"]))
+    rest = newest.filter(~_is_clip_of(clips))
     num_failed = rest.filter(pc.field("status") == "failed").num_rows
     unranked["no frame decodes (see `dsdi outcomes`)"] = num_failed
     unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_failed
     return clips, {reason: n for reason, n in unranked.items() if n}
+
+
+def _is_clip_of(table: pa.Table) -> pc.Expression:
+    return pc.field("clip_id").isin(pa.array(table["clip_id"].to_pylist(), pa.string()))
 
 
 def _run_of_clips(clips: pa.Table, pooled: pa.Table, *, store: ScoreStore, top: int) -> pa.Table:

@@ -149,7 +149,7 @@ def score_archive(
     """
     started = time.monotonic()
     pool = pool or scoring_pool()
-    store = ScoreStore.open_or_create(store_uri, ensemble.taxonomy)
+    store = ScoreStore.open_or_create(store_uri, ensemble.taxonomy, write=not dry_run)
     plan = plan_scoring(
         manifest,
         store=store,
@@ -256,7 +256,7 @@ def _summarise(
         num_frames=writer.num_frames,
         footage_hours=plan.footage_hours,
         seconds=time.monotonic() - started,
-        reasons=Counter(o["error"] for o in outcomes if o["status"] == "failed"),
-        decoders=writer.decoders,
+        reasons=dict(Counter(o["error"] for o in outcomes if o["status"] == "failed")),
+        decoders=dict(writer.decoders),
         dry_run=dry_run,
     )

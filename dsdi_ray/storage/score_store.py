@@ -109,8 +109,8 @@ class ScoreStore:
         return ScoreStore(uri, taxonomy_from_dict(marker["taxonomy"], source=f"{uri}/{_MARKER}"))
 
     @staticmethod
-    def open_or_create(uri: str, taxonomy: Taxonomy) -> "ScoreStore":
-        """Open a store, or begin one for a taxonomy.
+    def open_or_create(uri: str, taxonomy: Taxonomy, *, write: bool = True) -> "ScoreStore":
+        """Open a store, or begin one for a taxonomy; without ``write``, only in memory.
 
         Raises:
             TaxonomyError: If the store is of another taxonomy.
@@ -121,6 +121,8 @@ class ScoreStore:
             store = ScoreStore.open(uri)
             check_same_taxonomy(store.taxonomy, taxonomy, what="the ensemble")
             return store
+        if not write:
+            return ScoreStore(uri, taxonomy)
         marker = {"format": FORMAT_VERSION, "taxonomy": taxonomy.to_dict()}
         try:
             filesystem.create_dir(root, recursive=True)
