@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.synthetic.archive import SyntheticArchive, write_synthetic_archive
@@ -25,8 +26,10 @@ def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> S
     if marker.is_file():
         made = json.loads(marker.read_text())
         if made["request"] == request:
-            paths = {k: v if isinstance(v, int) else root / v for k, v in made["archive"].items()}
-            return SyntheticArchive(**paths)
+            fields: dict[str, Any] = {
+                k: v if isinstance(v, int) else root / v for k, v in made["archive"].items()
+            }
+            return SyntheticArchive(**fields)
     shutil.rmtree(root, ignore_errors=True)
     with progress_bar(total=num_images + num_clips, description="Rendering", unit="item") as bar:
         done = {"images": 0, "clips": 0}

@@ -102,10 +102,11 @@ def _probe_all(files: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     results: list[list[dict[str, Any]]] = [[] for _ in parts]
     most_at_once = 2 * max(1, int(cluster_resources().num_cpus))
     running: dict[Any, int] = {}
+    probe_part = ray.remote(num_cpus=1)(_probe_part)
     with progress_bar(total=len(files), description="Indexing", unit="file") as bar:
         for i in range(len(parts) + most_at_once):
             if i < len(parts):
-                running[_probe_part.remote(parts[i])] = i
+                running[probe_part.remote(parts[i])] = i
             if running and (i >= len(parts) or len(running) >= most_at_once):
                 done, _ = ray.wait(list(running), num_returns=1)
                 place = running.pop(done[0])
@@ -114,7 +115,6 @@ def _probe_all(files: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     return [facts for part in results for facts in part]
 
 
-@ray.remote(num_cpus=1)
 def _probe_part(files: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     with DecodeProcess(DecodeSettings()) as process:
         return [_probe_file(process, uri, media) for uri, media in files]

@@ -78,7 +78,7 @@ class DecodeClips:
                         "frame_indices": part.frame_indices,
                         "times_seconds": part.times_seconds,
                         "pixels": [
-                            {"size_px": size, "frames": memoryview(frames).cast("B")}
+                            {"size_px": size, "frames": frames.tobytes()}
                             for size, frames in part.pixels.items()
                         ],
                     }
