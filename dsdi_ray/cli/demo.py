@@ -1,6 +1,8 @@
 """``dsdi demo``: the whole system on a synthetic archive."""
 
+import contextlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -41,7 +43,9 @@ def demo(
     """
     if size not in ("normal", "tiny"):
         raise UserError(f"--size must be normal or tiny, got {size!r}")
-    summary = load_job("demo").run(out=out, size=size, clips=clips, seed=seed, address=address)
+    # The job prints as it goes; where JSON is wanted, standard output is the summary's alone.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        summary = load_job("demo").run(out=out, size=size, clips=clips, seed=seed, address=address)
     if as_json:
         print_json(summary)
 

@@ -51,7 +51,7 @@ _CONFUSED_WITH: Mapping[str, tuple[str, ...]] = {
 }
 # Harmless water that is reported as damage.
 _LOOKS_FLOODED = ("lake / pond", "river / stream", "puddle")
-_CLEARLY_SEEN = 5.0  # times the threshold: from there on a class is no longer small
+_CLEARLY_SEEN = 2.0  # times the threshold: from there on a class is no longer small
 
 
 @dataclass(frozen=True, kw_only=True)

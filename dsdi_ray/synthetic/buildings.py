@@ -1,6 +1,7 @@
 """Houses, halls and rubble where houses stood."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,7 +139,13 @@ def heap_rubble(canvas: Canvas, centre: Point, radius_px: float, angle: float) -
     outline = blob(rng, centre, radius_px)
     canvas.take(outline)
     dust = tinted((158, 140, 118), float(rng.uniform(0.8, 1.1)))
-    canvas.polygon(outline, dust, M.RUBBLE)
+    for _ in range(9):
+        spot = (
+            centre[0] + float(rng.normal(0, 0.42 * radius_px)),
+            centre[1] + float(rng.normal(0, 0.42 * radius_px)),
+        )
+        patch = blob(rng, spot, 0.5 * radius_px)
+        canvas.polygon(patch, tinted(dust, float(rng.uniform(0.85, 1.06))), M.RUBBLE)
     num = int(np.clip(radius_px**2 / 7, 30, 150))
     spread = rng.normal(0, radius_px * 0.42, (num, 2))
     for dx, dy in spread.tolist():
@@ -159,7 +166,7 @@ def _sites_along_roads(canvas: Canvas, density: float) -> list[tuple[Point, floa
             setback = canvas.px(width_m / 2 + float(rng.uniform(9, 14))) * side
             row = shifted(points, setback)
             travelled = float(rng.uniform(0, 20))
-            for start, end in zip(row, row[1:], strict=False):
+            for start, end in pairwise(row):
                 travelled += math.dist(start, end) / canvas.pixels_per_metre
                 if travelled > 19:
                     travelled = float(rng.uniform(-3, 1))

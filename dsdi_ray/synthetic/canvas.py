@@ -69,10 +69,9 @@ class Canvas:
     ) -> None:
         """Draw a line of at least one pixel."""
         width = max(1, round(width_px))
-        joint = "curve" if width > 3 else None
-        self.colour_draw.line(points, fill=colour, width=width, joint=joint)
+        self.colour_draw.line(points, fill=colour, width=width)
         if material is not None:
-            self.material_draw.line(points, fill=int(material), width=width, joint=joint)
+            self.material_draw.line(points, fill=int(material), width=width)
 
     def disc(
         self,
@@ -133,16 +132,20 @@ class Canvas:
             [*scaled, scaled[0]] if len(scaled) > 2 else scaled, fill=255, width=width
         )
 
+    def has_material(self, point: Point, wanted: frozenset[Material]) -> bool:
+        """Whether a point lies in the map and shows one of the materials."""
+        x, y = point
+        if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
+            return False
+        return self.materials.getpixel((int(x), int(y))) in wanted
+
     def is_free(self, points: Sequence[Point], ground: frozenset[Material]) -> bool:
         """Whether all points lie in the map, on one of the materials, and are not taken."""
-        for x, y in points:
-            if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
-                return False
-            if self.materials.getpixel((int(x), int(y))) not in ground:
-                return False
-            if self._taken.getpixel((int(x / _TAKEN_SCALE), int(y / _TAKEN_SCALE))):
-                return False
-        return True
+        return all(
+            self.has_material((x, y), ground)
+            and not self._taken.getpixel((int(x / _TAKEN_SCALE), int(y / _TAKEN_SCALE)))
+            for x, y in points
+        )
 
     def random_point(self, *, margin: float = 0.05) -> Point:
         """A random place, not at the very border."""

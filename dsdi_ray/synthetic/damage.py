@@ -33,8 +33,9 @@ def wash_out_roads(canvas: Canvas) -> None:
 def slide_land(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
     """Let slopes slide, in place: scars of raw soil that widen downhill, with lobed ends."""
     rng, size = canvas.rng, canvas.size
-    soils = ((148, 104, 70), (166, 126, 88), (130, 100, 78), (176, 138, 104))
+    soils = ((140, 104, 76), (150, 120, 90), (118, 96, 80), (160, 132, 106), (126, 116, 104))
     soil = np.array(soils[int(rng.integers(len(soils)))], dtype=np.float32)
+    soil *= np.float32(rng.uniform(0.8, 1.05))
     downhill = float(rng.uniform(0, 2 * math.pi))
     for _ in range(int(rng.integers(1, 4))):
         length = canvas.px(float(rng.uniform(55, 150)))
@@ -43,8 +44,11 @@ def slide_land(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
         across = scar.across(size) + 0.05 * length * smooth_field(rng, size, cells=6)
         part = along / length
         half = canvas.px(4) + 0.16 * length * ramp(part, 0.0, 0.9) ** 0.8
-        edge = half - np.abs(across) + 0.12 * half * (smooth_field(rng, size, cells=22))
-        inside = np.minimum(edge, np.minimum(along, length * 1.02 - along + 0.4 * edge))
+        rough = 0.28 * smooth_field(rng, size, cells=18) + 0.15 * texture("medium", rng, size)
+        edge = half * (1 + rough) - np.abs(across)
+        toe = length * (1 + 0.3 * rough) - along + 0.5 * edge - 0.3 * half
+        inside = np.minimum(edge, np.minimum(along, toe))
+        inside[np.isin(materials, (int(M.LAKE), int(M.OCEAN), int(M.DAM)))] = -9
         streaks = texture("waves", rng, size) * 0.12 + texture("medium", rng, size) * 0.22
         rows = np.sin(across / canvas.px(1.7) + 3 * smooth_field(rng, size, cells=9)) * 0.06
         shade = 1.04 + streaks + rows - 0.22 * ramp(-inside, -canvas.px(3), 0)

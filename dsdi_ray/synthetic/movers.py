@@ -6,10 +6,11 @@ from PIL import Image
 
 from dsdi_ray.synthetic.canvas import Canvas
 from dsdi_ray.synthetic.geometry import Point, heading
-from dsdi_ray.synthetic.materials import WATER
+from dsdi_ray.synthetic.materials import WATER, M
 from dsdi_ray.synthetic.vehicles import PAINTS, Mover, cover_box, draw_mover, water_places
 from dsdi_ray.synthetic.ways import shifted
 
+_DRIVEN = frozenset({M.ROAD, M.BRIDGE})
 Covered = list[tuple[Image.Image, Image.Image, tuple[int, int]]]
 
 
@@ -25,7 +26,8 @@ def sample_movers(canvas: Canvas, *, seconds: float) -> list[Mover]:
             speed = canvas.px(speed_m * float(rng.uniform(0.5, 1.3)))
             straight = math.dist(points[0], points[-1])
             if (
-                straight > 0.9 * 6 * len(points)
+                canvas.has_material(lane[i], _DRIVEN)
+                and straight > 0.9 * 6 * len(points)
                 and abs(math.sin(heading(points[0], points[-1]) - angle)) < 0.05
             ):
                 movers.append(_mover(canvas, kind, lane[i], angle, speed))

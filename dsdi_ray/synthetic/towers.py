@@ -34,6 +34,9 @@ def _string_power_line(canvas: Canvas) -> None:
     arms = canvas.px(float(rng.uniform(5, 7.5)))
     height = canvas.px(float(rng.uniform(22, 32)))
     for foot in feet:
+        x, y = (min(max(int(v), 0), side - 1) for v, side in zip(foot, canvas.size, strict=True))
+        if canvas.materials.getpixel((x, y)) in (M.LAKE, M.OCEAN, M.DAM):
+            continue
         _raise_pylon(canvas, foot, curve.angle, arms, height)
     tops = lifted([points[0], *feet, points[-1]], canvas.lean * height * 0.9)
     shade = 40 if rng.random() < 0.6 else 205

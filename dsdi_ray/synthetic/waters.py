@@ -95,7 +95,7 @@ def _sea(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
 
 def _lake(canvas: Canvas, colours: Floats, materials: Bytes) -> None:
     rng, size = canvas.rng, canvas.size
-    reach = min(min(size), 1.3 * canvas.px(canvas.plan.view_metres))
+    reach = min(*size, 1.3 * canvas.px(canvas.plan.view_metres))
     a, b = (reach * float(rng.uniform(0.14, 0.42)) for _ in range(2))
     axis = Curve(canvas.random_point(margin=0.2), float(rng.uniform(0, math.pi)))
     depth = 1 - np.hypot(axis.along(size) / a, axis.across(size) / b)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def lay_railway(canvas: Canvas, points: list[Point]) -> None:
             _bridge(canvas, part, width_px=canvas.px(5.5), deck=(120, 108, 96))
         canvas.line(part, (142, 134, 122), M.RAILWAY, width_px=canvas.px(6.0))
         canvas.line(part, (112, 102, 94), M.RAILWAY, width_px=canvas.px(3.8))
-        for start, end in zip(part, part[1:], strict=False):
+        for start, end in pairwise(part):
             angle = heading(start, end)
             for where in (0.25, 0.75):
                 x, y = _between(start, end, where)
@@ -80,11 +81,14 @@ def lay_railway(canvas: Canvas, points: list[Point]) -> None:
 
 def shifted(points: Sequence[Point], offset_px: float) -> list[Point]:
     """A line moved to its right (positive) or left."""
-    moved = []
-    for i, (x, y) in enumerate(points):
-        angle = heading(points[max(0, i - 1)], points[min(len(points) - 1, i + 1)])
-        moved.append((x - math.sin(angle) * offset_px, y + math.cos(angle) * offset_px))
-    return moved
+    places = np.array(points, dtype=np.float64)
+    steps = np.empty_like(places)
+    steps[1:-1] = places[2:] - places[:-2]
+    steps[0], steps[-1] = places[1] - places[0], places[-1] - places[-2]
+    lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-9)
+    places[:, 0] -= steps[:, 1] / lengths * offset_px
+    places[:, 1] += steps[:, 0] / lengths * offset_px
+    return [(x, y) for x, y in places.tolist()]
 
 
 def _across_river(canvas: Canvas) -> float | None:

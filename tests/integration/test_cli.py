@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,15 @@ from footage import make_member, write_footage
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def dsdi(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def dsdi(
+    *arguments: object, cwd: Path | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dsdi_ray", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=240,
+        timeout=timeout,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
     )
@@ -33,11 +34,7 @@ def one_line_mistake(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_help_answers_without_loading_what_commands_need() -> None:
-    durations = []
-    for _ in range(3):
-        started = time.monotonic()
-        assert dsdi("--help").returncode == 0
-        durations.append(time.monotonic() - started)
+    assert dsdi("--help").returncode == 0
     loaded = subprocess.run(
         [sys.executable, "-c", "import dsdi_ray.cli, sys; print(*sys.modules)"],
         capture_output=True,
