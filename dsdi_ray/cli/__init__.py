@@ -46,11 +46,11 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def _options(
     *,
-    debug: Annotated[  # noqa: ARG001, `main` looks for it: it also covers errors of parsing
+    debug: Annotated[
         bool,
         typer.Option("--debug", help="Show the traceback of an error; goes before the command."),
     ] = False,
-    version: Annotated[  # noqa: ARG001, its callback does the work
+    version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version and leave."

@@ -17,7 +17,8 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
-from dsdi_ray.distributed.score_actors import DecodeClips, ScoreFrames
+from dsdi_ray.distributed.decode_actor import DecodeClips
+from dsdi_ray.distributed.score_actor import ScoreFrames
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import EnsembleSpec

@@ -10,6 +10,7 @@ import pytest
 from footage import make_member, write_footage
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
 
 def dsdi(
@@ -22,7 +23,7 @@ def dsdi(
         cwd=cwd,
         timeout=timeout,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env=ENVIRONMENT,
     )
 
 
