@@ -86,12 +86,7 @@ class Camera:
 
     def see(self, rgb: Image.Image, pose: Pose) -> Image.Image:
         """The picture of the map from a pose, mode "RGB"."""
-        ground = rgb.transform(
-            self.ground_size,
-            Image.Transform.PERSPECTIVE,
-            pose.coefficients(self.ground_size),
-            Image.Resampling.BILINEAR,
-        )
+        ground = self._project(rgb, pose, Image.Resampling.BILINEAR)
         if self._haze is not None:
             ground.paste(self._air, None, self._haze)
         if self._sky is None:
@@ -102,17 +97,22 @@ class Camera:
 
     def see_materials(self, materials: Image.Image, pose: Pose) -> Image.Image:
         """The materials that the same picture shows, mode "L"."""
-        ground = materials.transform(
-            self.ground_size,
-            Image.Transform.PERSPECTIVE,
-            pose.coefficients(self.ground_size),
-            Image.Resampling.NEAREST,
-        )
+        ground = self._project(materials, pose, Image.Resampling.NEAREST)
         if not self._sky_px:
             return ground
         picture = Image.new("L", self.size)
         picture.paste(ground, (0, self._sky_px))
         return picture
+
+    def _project(
+        self, picture: Image.Image, pose: Pose, resampling: Image.Resampling
+    ) -> Image.Image:
+        numbers = pose.coefficients(self.ground_size)
+        if pose.tilt == 0:  # the last two are then 0, and the affine way is a third faster
+            return picture.transform(
+                self.ground_size, Image.Transform.AFFINE, numbers[:6], resampling
+            )
+        return picture.transform(self.ground_size, Image.Transform.PERSPECTIVE, numbers, resampling)
 
     def _haze_mask(self, haze: float) -> Image.Image | None:
         if haze < 0.02:

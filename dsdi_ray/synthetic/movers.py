@@ -35,12 +35,9 @@ def sample_movers(canvas: Canvas, *, seconds: float) -> list[Mover]:
         for place in water_places(canvas, int(rng.integers(0, 3))):
             speed = canvas.px(float(rng.uniform(2, 6)))
             angle = float(rng.uniform(0, 6.28))
-            end = (
-                place[0] + math.cos(angle) * speed * seconds,
-                place[1] + math.sin(angle) * speed * seconds,
-            )
-            if canvas.is_free([place, end], WATER):
-                movers.append(_mover(canvas, "boat", place, angle, speed))
+            boat = _mover(canvas, "boat", place, angle, speed)
+            if canvas.is_free([boat.place(seconds * k / 8) for k in range(9)], WATER):
+                movers.append(boat)
     if plan.has("flying aircraft"):
         angle, speed = float(rng.uniform(0, 6.28)), canvas.px(float(rng.uniform(25, 40)))
         x, y = canvas.random_point(margin=0.2)
