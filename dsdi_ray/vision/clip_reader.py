@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
-from dsdi_ray.vision.frame_readers import DecordReader, PyavReader, Sample
+from dsdi_ray.vision.frame_readers import DecordReader, PyavReader, Sample, Squares
 from dsdi_ray.vision.pictures import read_image, resize_square
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.timeline import read_timeline
@@ -27,15 +27,14 @@ FirstDecoder = Literal["decord", "pyav"]
 Progress = float | None  # a sign of life; a number asks for so many seconds without another
 _BLACK_LEVEL = 24  # full black is 0, or 16 where limited range was taken for full
 _PATIENCE = 4.0  # times what reading the same packets with PyAV took
-_Pictures = dict[int, dict[int, NDArray[np.uint8]]]  # position -> side in px -> picture
+_Pictures = dict[int, Squares]  # by position in the plan
 
 
 class _SampleStream:
-    """A reader's samples, taken chunk by chunk, resized, with an eye on what looks wrong."""
+    """A reader's samples, taken chunk by chunk, with an eye on what looks wrong."""
 
-    def __init__(self, samples: Iterator[Sample | None], sizes: Sequence[int]) -> None:
+    def __init__(self, samples: Iterator[Sample | None]) -> None:
         self._samples = samples
-        self._sizes = sizes
         self._ahead: Sample | None = None  # of a chunk to come
         self._before: NDArray[np.uint8] | None = None
         self.is_suspicious = False  # a picture of the last chunk taken is black or repeated
@@ -51,18 +50,19 @@ class _SampleStream:
                     yield None
                     continue
                 self._ahead = sample
-            position, picture = self._ahead
+            position, squares = self._ahead
             if position >= stop:
                 return pictures
             self._ahead = None
-            pictures[position] = {s: resize_square(picture, s) for s in self._sizes}
+            pictures[position] = squares
             if watch:
+                picture = next(iter(squares.values()))
                 self.is_suspicious |= int(picture.max()) <= _BLACK_LEVEL
                 self.is_suspicious |= _is_same(picture, self._before)
                 self._before = picture
 
 
-_END: Sample = (2**62, np.empty(0, np.uint8))
+_END: Sample = (2**62, {})
 
 
 class ClipReader:
@@ -76,6 +76,7 @@ class ClipReader:
 
     Attributes:
         num_expected: Samples planned, 0 until the timeline is read.
+        served_by: Decoders whose pictures were passed on.
     """
 
     def __init__(
@@ -88,12 +89,12 @@ class ClipReader:
     ) -> None:
         self._source = source
         self._path = local_path(source.uri)
-        self._sizes = sizes
+        self._sizes = sorted(set(sizes))
         self._settings = settings
         self._use_decord = first_decoder == "decord"
         self._decord: _SampleStream | None = None
         self._pyav: _SampleStream | None = None
-        self._served_by: set[str] = set()
+        self.served_by: set[str] = set()
         self._notes: list[str] = []
         self._attempts = 0
         self.num_expected = 0
@@ -122,7 +123,7 @@ class ClipReader:
             status="ok" if error is None else "partial" if self._num_scored else "failed",
             error=error,
             note="; ".join(self._notes) or None,
-            decoder="+".join(sorted(self._served_by)) or None,
+            decoder="+".join(sorted(self.served_by)) or None,
             frames_expected=self.num_expected,
             frames_scored=self._num_scored,
             attempts=max(1, self._attempts),
@@ -130,7 +131,7 @@ class ClipReader:
         )
 
     def _read_image(self) -> Generator[FrameChunk, None, str | None]:
-        self._served_by.add("pillow")
+        self.served_by.add("pillow")
         self.num_expected = 1
         picture, damage = read_image(str(self._path))
         self._num_scored = 1
@@ -153,7 +154,7 @@ class ClipReader:
             raise DecodeError("the clip's part lies outside the file")
         if timeline.note:
             self._notes.append(timeline.note)
-        self._reader = PyavReader(str(self._path), plan, timeline)
+        self._reader = PyavReader(str(self._path), plan, timeline, self._sizes)
         size = self._settings.chunk_frames
         self._open_decord(first_chunk * size)
         for chunk_index in range(first_chunk, -(-len(plan) // size)):
@@ -177,11 +178,11 @@ class ClipReader:
         self._attempts += 1
         reader = self._reader
         try:
-            decord = DecordReader(reader.path, reader.plan, reader.timeline)
+            decord = DecordReader(reader.path, reader.plan, reader.timeline, reader.sizes)
         except DecodeError as problem:
             self._notes.append(str(problem))
         else:
-            self._decord = _SampleStream(decord.read(first), self._sizes)
+            self._decord = _SampleStream(decord.read(first))
 
     def _read_chunk(self, first: int, stop: int) -> Generator[None, None, _Pictures]:
         """Decode the samples ``first`` to ``stop``; those that do not decode are left out."""
@@ -192,24 +193,24 @@ class ClipReader:
                 self._notes.append(str(problem))
             else:
                 if not self._decord.is_suspicious:
-                    self._served_by.add("decord")
+                    self.served_by.add("decord")
                     return pictures
                 self._attempts += 1
-                check = _SampleStream(self._reader.read(first), self._sizes)
+                check = _SampleStream(self._reader.read(first))
                 truth = yield from check.take(stop)
                 if _agree(pictures, truth):
-                    self._served_by.add("decord")
+                    self.served_by.add("decord")
                     return pictures
                 self._notes.append("decord returned black or repeated pictures that are not so")
                 self._decord, self._pyav = None, check
-                self._served_by.update(["pyav"] if truth else [])
+                self.served_by.update(["pyav"] if truth else [])
                 return truth
             self._decord = None
         if self._pyav is None:
             self._attempts += 1
-            self._pyav = _SampleStream(self._reader.read(first), self._sizes)
+            self._pyav = _SampleStream(self._reader.read(first))
         pictures = yield from self._pyav.take(stop)
-        self._served_by.update(["pyav"] if pictures else [])
+        self.served_by.update(["pyav"] if pictures else [])
         return pictures
 
     def _shortfall(self, num_wanted: int) -> str | None:
@@ -240,8 +241,4 @@ def _agree(pictures: _Pictures, truth: _Pictures) -> bool:
 
 
 def _is_same(picture: NDArray[np.uint8], before: NDArray[np.uint8] | None) -> bool:
-    if before is None or before.shape != picture.shape:
-        return False
-    return np.array_equal(picture[::16, ::16], before[::16, ::16]) and np.array_equal(
-        picture, before
-    )
+    return before is not None and np.array_equal(picture, before)

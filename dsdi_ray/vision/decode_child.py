@@ -88,6 +88,7 @@ def _decode(stream: int, request: Mapping[str, Any]) -> None:
                 "chunk_index": part.chunk_index,
                 "num_frames": len(part.frame_indices),
                 "num_expected": reader.num_expected,
+                "served_by": sorted(reader.served_by),
                 "sizes": list(part.pixels),
             }
             send(stream, message, [part.frame_indices, part.times_seconds, *part.pixels.values()])

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,7 @@ class DecodeProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._messages: IO[bytes] | None = None
         self._num_expected = 0
+        self._served_by: set[str] = set()
 
     def decode(
         self, source: ClipSource, sizes: Sequence[int]
@@ -57,8 +58,8 @@ class DecodeProcess:
         started = time.monotonic()
         next_chunk = num_delivered = 0
         self._num_expected = 0
+        self._served_by.clear()
         restarts: list[str] = []
-        served: list[str] = []
         last: DecodeOutcome | None = None
         while last is None:
             is_first = not restarts
@@ -73,8 +74,7 @@ class DecodeProcess:
             except DecodeError as problem:
                 self._kill()
                 if is_first and source.media == "video":
-                    restarts.append(f"decord {problem}")
-                    served += ["decord"] if num_delivered else []
+                    restarts.append(f"the first attempt {problem}")
                 else:
                     last = DecodeOutcome(status="failed", error=f"the decoder {problem}")
         yield _merge(
@@ -82,7 +82,7 @@ class DecodeProcess:
             num_delivered=num_delivered,
             num_expected=self._num_expected,
             restarts=restarts,
-            served=served,
+            served=self._served_by,
             started=started,
         )
 
@@ -150,6 +150,7 @@ class DecodeProcess:
                 wait = max(patience, message.get("patience_seconds", 0.0))
                 if message["kind"] == "chunk":
                     self._num_expected = message["num_expected"]
+                    self._served_by.update(message["served_by"])
                     yield _chunk(message, payload)
                 elif message["kind"] == "outcome":
                     is_over = True
@@ -257,7 +258,7 @@ def _merge(
     num_delivered: int,
     num_expected: int,
     restarts: Sequence[str],
-    served: Sequence[str],
+    served: Iterable[str],
     started: float,
 ) -> DecodeOutcome:
     """The clip's outcome over all children that worked on it; ``last`` is of the last one."""

@@ -1,12 +1,12 @@
 """The two video decoders behind one interface: planned samples in, pictures out, in order.
 
-A reader yields ``(position in the plan, upright RGB picture [H, W, 3])`` with positions ascending;
+A reader yields ``(position in the plan, upright RGB squares)`` with positions ascending;
 one that comes twice replaces the first, one that is passed over did not decode. It yields None now and then as a sign of progress.
 """
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -17,14 +17,15 @@ from av.video.frame import PictureType, VideoFrame
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
-from dsdi_ray.vision.pictures import upright
+from dsdi_ray.vision.pictures import SquareScaler
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
 from dsdi_ray.vision.video_stream import decoded_frames, open_video, short_reason
 
-Sample = tuple[int, NDArray[np.uint8]]
+Squares = dict[int, NDArray[np.uint8]]  # side S in pixels -> [S, S, 3]
+Sample = tuple[int, Squares]
 
-_BATCH_BYTES = 64 * 2**20  # of full-size pictures that decord hands over at once
+_BATCH_SIZE = 16  # pictures that decord hands over at once
 _TIMESTAMP_TOLERANCE_SECONDS = 2e-3
 _NO_FAULTS = 1e-9  # decord raises once the share of pictures that it made up exceeds this
 
@@ -58,12 +59,14 @@ class PyavReader:
         path: The file.
         plan: What to read.
         timeline: The stream's display times.
+        sizes: Sides in pixels of the squares wanted.
         faults: What went wrong so far.
     """
 
     path: str
     plan: SamplingPlan
     timeline: Timeline
+    sizes: Sequence[int]
     faults: Faults = field(default_factory=Faults)
     _num_pictures: int = 0
     _stretch: int = 0
@@ -74,6 +77,7 @@ class PyavReader:
         if first >= len(self.plan):
             return
         self._num_pictures = 0
+        self._scaler = SquareScaler(self.sizes)
         self._stretch, self._last_pts = 0, None
         can_seek = self.timeline.has_timestamps and len(self.timeline.offsets) == 1
         if self.plan.ordinals[first] > 0 and can_seek:
@@ -149,12 +153,12 @@ class PyavReader:
 
     def _sample(self, position: int, frame: VideoFrame) -> Iterator[Sample]:
         try:
-            picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+            squares = self._scaler.squares(frame)
         except (av.FFmpegError, ValueError) as error:
             self.faults.add(error)
             return
         self.faults.num_concealed += frame.is_corrupt
-        yield position, upright(picture, frame.rotation)
+        yield position, squares
 
     def _display_time(self, frame: VideoFrame) -> int:
         if self.timeline.has_timestamps and frame.pts is not None:
@@ -178,6 +182,7 @@ class DecordReader:
     path: str
     plan: SamplingPlan
     timeline: Timeline
+    sizes: Sequence[int]
 
     def __post_init__(self) -> None:
         """Open the file.
@@ -187,9 +192,17 @@ class DecordReader:
         """
         if self.timeline.unfit_for_decord:
             raise DecodeError(self.timeline.unfit_for_decord)
+        if len(self.sizes) != 1:
+            raise DecodeError("decord resizes to one size, PyAV to several in one pass")
+        size = self.sizes[0]
         try:
             self._reader = decord.VideoReader(
-                self.path, ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_FAULTS
+                self.path,
+                ctx=decord.cpu(0),
+                width=size,
+                height=size,
+                num_threads=1,
+                fault_tol=_NO_FAULTS,
             )
             shown_at = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         except Exception as error:  # decord raises bare errors of several kinds
@@ -216,12 +229,13 @@ class DecordReader:
                 pictures = self._reader.get_batch(ordinals.tolist()).asnumpy()
             except Exception as error:
                 raise DecodeError(f"decord gave up: {_decord_reason(error)}") from error
-            yield from enumerate(pictures, start=first)
-            yield None
-            first += len(ordinals)
             # Long groups of pictures and sparse samples: no batch may look like a hang.
             in_time = max(1, int(len(ordinals) / max(time.monotonic() - started, 1e-3)))
-            batch_size = max(1, min(16, in_time, _BATCH_BYTES // pictures[0].nbytes))
+            for position, picture in enumerate(pictures, start=first):
+                yield position, {self.sizes[0]: picture}
+            yield None
+            first += len(ordinals)
+            batch_size = min(_BATCH_SIZE, in_time)
 
 
 def _decord_reason(error: BaseException) -> str:

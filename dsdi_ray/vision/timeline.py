@@ -125,7 +125,7 @@ def read_timeline(path: str) -> Generator[None, None, Timeline]:
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         if len(container.streams.video) > 1:
             notes.append(f"video stream {stream.index} of several")
-        unfit = _unfit_for_decord(container, stream, facts)
+        unfit = _unfit_for_decord(container, facts)
         if len(offsets) > 1:
             notes.append(f"the clock starts anew {len(offsets) - 1} times")
             unfit = unfit or "decord sorts time stamps that start anew"
@@ -191,19 +191,13 @@ def _continuous(
     return shifted, tuple(offsets)
 
 
-def _unfit_for_decord(
-    container: InputContainer, stream: VideoStream, facts: _PacketFacts
-) -> str | None:
-    pixels = stream.codec_context.format
-    bit_depth = pixels.components[0].bits if pixels else 8
+def _unfit_for_decord(container: InputContainer, facts: _PacketFacts) -> str | None:
     if container.format.name not in _SEEKABLE_BY_DECORD:
         return f"decord seeks inexactly in {container.format.long_name}"
     if facts.num_hidden:
         return "decord ignores the file's edit list"
     if facts.num_leading:
         return "decord miscounts pictures stored behind the key frame that they precede"
-    if bit_depth > 8:
-        return f"decord reduces {bit_depth}-bit colour its own way"
     return None
 
 
