@@ -54,7 +54,7 @@ class DemoSize:
 
 
 SIZES = {
-    "normal": DemoSize(num_images=600, num_clips=80, epochs=None),
+    "normal": DemoSize(num_images=480, num_clips=48, epochs=None),
     "tiny": DemoSize(num_images=64, num_clips=6, epochs=1),
 }
 
