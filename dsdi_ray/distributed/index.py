@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from dsdi_ray.distributed.session import cluster_resources
@@ -14,13 +15,13 @@ from dsdi_ray.errors import DataError, DecodeError
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.manifest import (
     MANIFEST_SUFFIXES,
-    clip_ids,
     content_id,
-    find_media,
     manifest_table,
     read_manifest,
     write_manifest,
 )
+from dsdi_ray.storage.media_files import clip_ids, find_media
+from dsdi_ray.vision.clip_reader import local_path
 from dsdi_ray.vision.decode import DecodeSettings
 from dsdi_ray.vision.decode_process import DecodeProcess
 
@@ -79,12 +80,19 @@ def load_archive(archive: str) -> pa.Table:
     if path.suffix.lower() not in MANIFEST_SUFFIXES:
         return probe_archive([archive])
     manifest = read_manifest(path)
-    if manifest["probe_error"].null_count < len(manifest) or not manifest["content_id"].null_count:
+    if not pc.any(_is_unknown(manifest)).as_py():
         return manifest
-    given = manifest.to_pylist()
-    probed = _probe_all([(row["uri"], row["media"]) for row in given])
-    kept = ({k: v for k, v in row.items() if v is not None} for row in given)
-    return manifest_table({**new, **old} for new, old in zip(probed, kept, strict=True))
+    rows = manifest.to_pylist()
+    unknown = [r for r in rows if r["content_id"] is None and r["probe_error"] is None]
+    files = list(dict.fromkeys((row["uri"], row["media"]) for row in unknown))
+    facts = dict(zip(files, _probe_all(files), strict=True)) if files else {}
+    for row in unknown:
+        row |= {k: v for k, v in facts[row["uri"], row["media"]].items() if row[k] is None}
+    return manifest_table(rows)
+
+
+def _is_unknown(manifest: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(pc.is_null(manifest["content_id"]), pc.is_null(manifest["probe_error"]))
 
 
 def probe_archive(paths: Sequence[str]) -> pa.Table:
@@ -98,9 +106,11 @@ def probe_archive(paths: Sequence[str]) -> pa.Table:
 
 
 def _probe_all(files: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    parts = [files[i : i + _FILES_PER_TASK] for i in range(0, len(files), _FILES_PER_TASK)]
+    num_cpus = max(1, int(cluster_resources().num_cpus))
+    size = min(_FILES_PER_TASK, max(1, -(-len(files) // (2 * num_cpus))))
+    parts = [files[i : i + size] for i in range(0, len(files), size)]
     results: list[list[dict[str, Any]]] = [[] for _ in parts]
-    most_at_once = 2 * max(1, int(cluster_resources().num_cpus))
+    most_at_once = 2 * num_cpus
     running: dict[Any, int] = {}
     probe_part = ray.remote(num_cpus=1)(_probe_part)
     with progress_bar(total=len(files), description="Indexing", unit="file") as bar:
@@ -122,7 +132,7 @@ def _probe_part(files: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def _probe_file(process: DecodeProcess, uri: str, media: str) -> dict[str, Any]:
     try:
-        identity = content_id(Path(uri))
+        identity = content_id(local_path(uri))
     except OSError as error:
         return {"content_id": None, "probe_error": f"cannot be read: {error.strerror}"}
     try:

@@ -4,21 +4,41 @@ Written as Parquet; Parquet, CSV and JSONL are read, with at least a ``uri`` col
 a part of a longer file (``start_seconds``, ``end_seconds``).
 """
 
-import glob
 import hashlib
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from dsdi_ray.errors import DataError
+from dsdi_ray.storage.media_files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    FoundFile,
+    clip_ids,
+    media_of,
+)
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MANIFEST_SCHEMA",
+    "MANIFEST_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "content_id",
+    "manifest_table",
+    "read_manifest",
+    "write_manifest",
+]
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -40,104 +60,9 @@ MANIFEST_SCHEMA = pa.schema(
         ("probe_error", pa.string()),  # null: nothing is wrong as far as headers tell
     ]
 )
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".dv",
-        ".f4v",
-        ".flv",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".ivf",
-        ".m2ts",
-        ".m2v",
-        ".m4v",
-        ".mj2",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpe",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ps",
-        ".rm",
-        ".rmvb",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 _EDGE_BYTES = 2**20
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file of an archive: its path, the path that names it among others, and its kind."""
-
-    path: Path
-    relative: str
-    media: str
-
-
-def find_media(paths: Sequence[str]) -> list[FoundFile]:
-    """Expand files, folders (searched whole) and globs into media files, in order, each once.
-
-    In folders, files count by their suffix and hidden ones do not; a file named outright counts
-    whatever it is called.
-
-    Raises:
-        DataError: If a path matches nothing.
-    """
-    found: dict[Path, FoundFile] = {}
-    for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = [
-                (f, f.relative_to(path)) for f in sorted(path.rglob("*")) if _is_media(f, path)
-            ]
-        elif path.is_file():
-            files = [(path, Path(path.name))]
-        else:
-            matches = sorted(glob.glob(str(path), recursive=True))
-            files = [(f, Path(f.name)) for f in map(Path, matches) if f.is_file()]
-        if not files:
-            raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for file, relative in files:
-            resolved = file.resolve()
-            media = "image" if file.suffix.lower() in IMAGE_SUFFIXES else "video"
-            found.setdefault(resolved, FoundFile(resolved, relative.as_posix(), media))
-    return list(found.values())
-
-
-def clip_ids(files: Sequence[FoundFile]) -> list[str]:
-    """Name clips: the file's stem; its relative path where stems clash; a hash where those do.
-
-    Blanks become ``_``, since TREC's ids have none.
-    """
-    stems = [_without_blanks(Path(f.relative).stem) for f in files]
-    relatives = [_without_blanks(f.relative) for f in files]
-    stem_count, relative_count = Counter(stems), Counter(relatives)
-    ids = []
-    for file, stem, relative in zip(files, stems, relatives, strict=True):
-        if stem_count[stem] == 1:
-            ids.append(stem)
-        elif relative_count[relative] == 1:
-            ids.append(relative)
-        else:
-            ids.append(f"{relative}-{hashlib.sha256(str(file.path).encode()).hexdigest()[:8]}")
-    return ids
 
 
 def content_id(path: Path) -> str:
@@ -172,52 +97,117 @@ def write_manifest(manifest: pa.Table, path: Path) -> None:
 def read_manifest(path: Path) -> pa.Table:
     """Read a manifest; columns beside ``uri`` may be absent.
 
+    A clip without an id is named after its file (and part). Relative paths count from the
+    manifest's folder if the file is there, else from the working directory.
+
     Raises:
-        DataError: If it cannot be read, has no ``uri``, or names a clip twice.
+        DataError: If it cannot be read, has no ``uri``, or has a row that makes no sense.
     """
-    readers = {".parquet": pq.read_table, ".csv": pacsv.read_csv, ".jsonl": pajson.read_json}
     try:
-        table = readers[path.suffix.lower()](path)
+        table = _READERS[path.suffix.lower()](path)
     except KeyError:
         raise DataError(f"manifest {path}: must end in {', '.join(MANIFEST_SUFFIXES)}") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"manifest {path}: cannot be read: {error}") from error
     if "uri" not in table.column_names:
         raise DataError(f"manifest {path}: no column `uri`, has {', '.join(table.column_names)}")
-    table = _conform(table, path)
-    repeated = [c for c, n in Counter(table["clip_id"].to_pylist()).items() if n > 1]
-    if repeated:
-        raise DataError(f"manifest {path}: clip_id {repeated[0]!r} appears more than once")
+    table = _cast(table, path)
+    suspects = np.flatnonzero(_is_odd(table).to_numpy(zero_copy_only=False))
+    for place in suspects.tolist():
+        problem = _problem(table.slice(place, 1).to_pylist()[0])
+        if problem:
+            raise DataError(f"manifest {path}, row {place + 1}: {problem}")
+    if len(suspects):
+        table = _completed(table, path.parent)
+    if pc.count_distinct(table["clip_id"]).as_py() < len(table):
+        repeated = Counter(table["clip_id"].to_pylist()).most_common(1)[0][0]
+        raise DataError(f"manifest {path}: clip_id {repeated!r} appears more than once")
     return table
 
 
-def _conform(table: pa.Table, path: Path) -> pa.Table:
+# Types are given, not guessed: the clip id 00123 is no number.
+_READERS: Mapping[str, Callable[[Path], pa.Table]] = {
+    ".parquet": pq.read_table,
+    ".csv": lambda path: pacsv.read_csv(
+        path,
+        convert_options=pacsv.ConvertOptions(
+            column_types=MANIFEST_SCHEMA, strings_can_be_null=True
+        ),
+    ),
+    ".jsonl": lambda path: pajson.read_json(
+        path, parse_options=pajson.ParseOptions(explicit_schema=MANIFEST_SCHEMA)
+    ),
+}
+
+
+def _cast(table: pa.Table, path: Path) -> pa.Table:
     columns = {}
     for field in MANIFEST_SCHEMA:
-        if field.name in table.column_names:
-            try:
-                columns[field.name] = table[field.name].cast(field.type)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise DataError(f"manifest {path}: column {field.name}: {error}") from error
-        else:
-            columns[field.name] = pa.nulls(len(table), field.type)
-    uris = columns["uri"].to_pylist()
-    if columns["clip_id"].null_count == len(table):
-        files = [FoundFile(Path(u), u, "") for u in uris]
-        columns["clip_id"] = pa.array(clip_ids(files), pa.string())
-    media = ["image" if Path(u).suffix.lower() in IMAGE_SUFFIXES else "video" for u in uris]
-    given = columns["media"].to_pylist()
-    columns["media"] = pa.array([g or m for g, m in zip(given, media, strict=True)], pa.string())
-    return pa.table(columns, schema=MANIFEST_SCHEMA)
+        if field.name not in table.column_names:
+            continue
+        try:
+            columns[field.name] = table[field.name].cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"manifest {path}: column {field.name}: {error}") from error
+    absent = {
+        f.name: pa.nulls(len(table), f.type) for f in MANIFEST_SCHEMA if f.name not in columns
+    }
+    return pa.table({**columns, **absent}).select(MANIFEST_SCHEMA.names)
 
 
-def _is_media(file: Path, root: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    suffix = file.suffix.lower()
-    return (
-        (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and file.is_file() and not is_hidden
-    )
+def _is_odd(table: pa.Table) -> pa.ChunkedArray:
+    """Rows to look at one by one: wrong, or incomplete. None of millions, as a rule."""
+    uri, clip_id = table["uri"], table["clip_id"]
+    start, end = table["start_seconds"], table["end_seconds"]
+    fine = [
+        pc.fill_null(pc.match_substring_regex(uri, "^(/|[a-z0-9]+://)"), False),
+        pc.fill_null(pc.match_substring_regex(clip_id, r"^\S+$"), False),
+        pc.is_in(table["media"], value_set=pa.array(["video", "image"])),
+        pc.fill_null(pc.and_(pc.greater_equal(start, 0.0), pc.is_finite(start)), True),
+        pc.fill_null(pc.greater(end, pc.fill_null(start, 0.0)), True),
+    ]
+    return pc.invert(reduce(pc.and_, fine))
 
 
-def _without_blanks(text: str) -> str:
-    return re.sub(r"\s+", "_", text)
+def _problem(row: Mapping[str, Any]) -> str | None:
+    start, end, clip_id = row["start_seconds"], row["end_seconds"], row["clip_id"]
+    if not row["uri"]:
+        return "uri must not be empty"
+    if row["media"] not in {None, "video", "image"}:
+        return f"media must be video or image, got {row['media']!r}"
+    if start is not None and not 0 <= start < math.inf:
+        return f"start_seconds must be 0 or more, got {start}"
+    if end is not None and not end > (start or 0.0):
+        return f"end_seconds must be above start_seconds ({start or 0.0:g}), got {end}"
+    if clip_id is not None and (not clip_id or re.search(r"\s", clip_id)):
+        return f"clip_id must have no blanks (run files separate by them), got {clip_id!r}"
+    return None
+
+
+def _completed(table: pa.Table, folder: Path) -> pa.Table:
+    rows = table.to_pylist()
+    _name_clips(rows)
+    for row in rows:
+        row["media"] = row["media"] or media_of(row["uri"])
+        row["uri"] = _located(row["uri"], folder)
+    return manifest_table(rows)
+
+
+def _name_clips(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in ids that are missing: those of the files, with the part where one is given."""
+    uris = list(dict.fromkeys(row["uri"] for row in rows))
+    names = clip_ids([FoundFile(Path(uri), uri, "") for uri in uris])
+    name_of = dict(zip(uris, names, strict=True))
+    for row in rows:
+        if row["clip_id"] is None:
+            start, end = row["start_seconds"], row["end_seconds"]
+            is_whole = start is None and end is None
+            part = "" if is_whole else f"@{start or 0.0:g}-{'' if end is None else f'{end:g}'}"
+            row["clip_id"] = name_of[row["uri"]] + part
+
+
+def _located(uri: str, folder: Path) -> str:
+    path = Path(uri)
+    if "://" in uri or path.is_absolute():
+        return uri
+    return str((folder / path if (folder / path).exists() else path).resolve())
