@@ -21,7 +21,7 @@ from dsdi_ray.vision.frame_readers import DecordReader, PyavReader, Sample, Squa
 from dsdi_ray.vision.pictures import read_image, resize_square
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.timeline import read_timeline
-from dsdi_ray.vision.video_stream import looks_encrypted, short_reason
+from dsdi_ray.vision.video_stream import check_file, looks_encrypted, short_reason
 
 FirstDecoder = Literal["decord", "pyav"]
 Progress = float | None  # a sign of life; a number asks for so many seconds without another
@@ -107,8 +107,7 @@ class ClipReader:
         """
         started = time.monotonic()
         try:
-            if self._path.stat().st_size == 0:
-                raise DecodeError("the file is empty (0 bytes)")
+            check_file(self._path)
             if self._source.media == "image":
                 error = yield from self._read_image()
             else:

@@ -12,7 +12,13 @@ from PIL import ExifTags, Image
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.clip_reader import local_path
-from dsdi_ray.vision.video_stream import decoded_frames, looks_encrypted, open_video, short_reason
+from dsdi_ray.vision.video_stream import (
+    check_file,
+    decoded_frames,
+    looks_encrypted,
+    open_video,
+    short_reason,
+)
 
 _ISO_6709 = re.compile(r"^([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
 _SECONDS_PER_DURATION_UNIT = 1e-6  # of a container in FFmpeg
@@ -56,8 +62,7 @@ def probe(uri: str, media: str) -> ProbeResult:
     """
     path = local_path(uri)
     try:
-        if path.stat().st_size == 0:
-            return ProbeResult(probe_error="the file is empty (0 bytes)")
+        check_file(path)
         return _probe_image(str(path)) if media == "image" else _probe_video(str(path))
     except DecodeError as problem:
         encrypted = "encrypted: " if looks_encrypted(path) else ""

@@ -1,5 +1,6 @@
 """A file's video stream through PyAV: opened, and decoded packet by packet."""
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,20 @@ from dsdi_ray.errors import DecodeError
 SECONDS_BETWEEN_SIGNS = 1.0
 _MAX_SIDE_PX = 16_384
 _MAX_PICTURE_PX = 200_000_000
+
+
+def check_file(path: Path) -> None:
+    """Refuse what no decoder should open: a pipe would be waited for without end.
+
+    Raises:
+        DecodeError: If it is no regular file, or empty.
+        OSError: If it is not there.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise DecodeError("not a regular file")
+    if facts.st_size == 0:
+        raise DecodeError("the file is empty (0 bytes)")
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
@@ -60,13 +75,14 @@ def looks_encrypted(path: Path) -> bool:
     FFmpeg hides MP4's once it has parsed it, so the boxes are looked for in the first MiB.
     """
     try:
+        check_file(path)
         with path.open("rb") as file:
             head = file.read(2**20)
         if b"encv" in head and (b"tenc" in head or b"sinf" in head):
             return True
         with av.open(path, metadata_errors="replace") as container:
             return any("enc_key_id" in s.metadata for s in container.streams.video)
-    except (av.FFmpegError, OSError, ValueError):
+    except (DecodeError, av.FFmpegError, OSError, ValueError):
         return False
 
 
