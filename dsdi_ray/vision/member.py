@@ -18,7 +18,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return (pictures.float() - self.mean) / self.std
+        floats = pictures.to(torch.float32, memory_format=torch.channels_last)
+        return (floats - self.mean) / self.std
 
 
 class Member:
@@ -44,7 +45,7 @@ class Member:
         self.input_px = input_px
         self._device = torch.device(device)
         self._normalize = Normalize(mean, std).to(self._device)
-        self._backbone = backbone.eval().to(self._device)
+        self._backbone = backbone.eval().to(self._device, memory_format=torch.channels_last)
 
     def logits(self, frames: NDArray[np.uint8], *, micro_batch: int = 32) -> NDArray[np.float32]:
         """Score frames.
