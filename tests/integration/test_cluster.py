@@ -60,20 +60,31 @@ class Head:
             own |= more
         return own
 
-    def ray(self, *args: object, timeout_seconds: float = 400) -> str:
-        """Standard output and error of a command of Ray's that must succeed."""
-        done = subprocess.run(
-            [BIN / "ray", *map(str, args)],
-            env=self.client_env,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+    def ray(self, *args: object) -> tuple[str, set[str]]:
+        """Run a command of Ray's that must succeed.
+
+        Returns:
+            Its standard output and error, and where the head's processes listened meanwhile.
+        """
+        listening: set[str] = set()
+        with tempfile.TemporaryFile("w+") as output:
+            command = subprocess.Popen(
+                [BIN / "ray", *map(str, args)],
+                env=self.client_env,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            deadline = time.monotonic() + 400
+            while command.poll() is None:
+                if time.monotonic() > deadline:
+                    command.kill()
+                listening |= listening_addresses(self.pids())
+                time.sleep(0.5)
+            output.seek(0)
+            text = output.read()
+        assert command.returncode == 0, text
+        return text, listening
 
 
 def free_ports(count: int) -> list[int]:
@@ -196,16 +207,9 @@ def test_a_submitted_job_scores_an_archive_once_and_on_loopback_only(
         "--ensemble", tmp_path / "ensemble", "--out", out, "--json",
     )  # fmt: skip
 
-    head.ray(
-        "job", "submit", "--no-wait", "--submission-id=first", "--working-dir=.", "--", *command
-    )
-    listening: set[str] = set()
-    deadline = time.monotonic() + 300
-    while not re.search("SUCCEEDED|succeeded|FAILED|failed", head.ray("job", "status", "first")):
-        assert time.monotonic() < deadline, head.ray("job", "logs", "first")
-        listening |= listening_addresses(head.pids())
-        time.sleep(1)
-    first = summary_in(head.ray("job", "logs", "first"))
+    submit = ("job", "submit", "--working-dir=.")
+    _, listening = head.ray(*submit, "--submission-id=first", "--", *command)
+    first = summary_in(head.ray("job", "logs", "first")[0])
     assert listening
     assert listening <= LOOPBACK
     assert (first["score"]["num_clips_scored"], first["score"]["num_ok"]) == (2, 2)
@@ -217,8 +221,8 @@ def test_a_submitted_job_scores_an_archive_once_and_on_loopback_only(
     run = (out / "run" / "run.trec").read_bytes()
     assert len(run.splitlines()) == 3 * 2
 
-    head.ray("job", "submit", "--submission-id=again", "--working-dir=.", "--", *command)
-    again = summary_in(head.ray("job", "logs", "again"))
+    head.ray(*submit, "--submission-id=again", "--", *command)
+    again = summary_in(head.ray("job", "logs", "again")[0])
     assert again["score"]["num_pairs_present"] == 2
     assert (again["score"]["num_clips_scored"], again["score"]["num_frames"]) == (0, 0)
     assert len(ScoreStore.open(str(out / "scores")).outcomes()) == 2
