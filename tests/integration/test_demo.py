@@ -23,7 +23,7 @@ def test_the_tiny_demo_goes_from_answers_to_an_evaluated_run(tmp_path: Path) -> 
 
     outcomes = ScoreStore.open(str(tmp_path / "out" / "scores")).latest_outcomes()
     assert outcomes["status"].to_pylist() == ["ok"] * 6
-    assert outcomes["decoder"].to_pylist() == ["decord"] * 6
+    assert set(outcomes["decoder"].to_pylist()) <= {"decord", "pyav"}
     assert summary["num_frames"] == sum(outcomes["frames_scored"].to_pylist())
 
     run = read_run(Path(summary["run"]))
