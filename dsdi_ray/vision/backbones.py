@@ -76,16 +76,18 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing:
 
 
 def load_pretrained(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Start from weights of the same network; tensors of another shape (the head) are left out.
+    """Start from weights of the same network; a head of another size is left out.
 
     Raises:
-        DataError: If less than nine tenths of the network's weights are there.
+        DataError: If less than nine tenths of the network's other weights are there.
     """
     own = backbone.state_dict()
     fitting = {k: t for k, t in weights.items() if k in own and own[k].shape == t.shape}
-    share = sum(t.numel() for t in fitting.values()) / max(1, sum(t.numel() for t in own.values()))
-    head = sum(t.numel() for k, t in own.items() if k in weights and k not in fitting)
-    if share + head / max(1, sum(t.numel() for t in own.values())) < 0.9:
+    head = backbone.pretrained_cfg["classifier"] if hasattr(backbone, "pretrained_cfg") else ()
+    heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
+    sizes = {k: t.numel() for k, t in own.items() if not k.startswith(heads)}
+    share = sum(n for k, n in sizes.items() if k in fitting) / max(1, sum(sizes.values()))
+    if share < 0.9:
         raise DataError(
             f"weights {source}: only {share:.0%} of the network's weights are in it; they are of "
             "another network"

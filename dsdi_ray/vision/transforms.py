@@ -23,7 +23,7 @@ def decode_square(jpeg: bytes, side_px: int) -> NDArray[np.uint8]:
         RGB, ``[S, S, 3]``.
     """
     with Image.open(io.BytesIO(jpeg)) as image:
-        return resize_square(np.asarray(image.convert("RGB"), dtype=np.uint8), side_px)
+        return resize_square(np.array(image.convert("RGB"), dtype=np.uint8), side_px)
 
 
 def augmentation(

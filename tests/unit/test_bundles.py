@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def test_a_member_comes_back_as_it_was_written(tmp_path):
         "member.yaml",
         "model.safetensors",
     ]
-    assert os.listdir(tmp_path) == ["m"]
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_the_id_follows_what_decides_scores_and_nothing_else(tmp_path):
@@ -113,7 +112,7 @@ def test_a_member_never_replaces_another_nor_other_files(tmp_path):
     for out in ("full", "file"):
         with pytest.raises(DataError, match="choose"):
             write_member(tmp_path / out, SPEC, tensors())
-    assert sorted(os.listdir(tmp_path)) == ["file", "full", "m"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full", "m"]
 
 
 def test_weights_are_read_from_safetensors_and_from_state_dicts(tmp_path):
@@ -213,5 +212,5 @@ def test_a_member_that_changed_after_the_ensemble_was_built_is_named(two, tmp_pa
     for file in (two / "a").iterdir():
         file.unlink()
     write_member(two / "a", SPEC, tensors(3.0))
-    with pytest.raises(DataError, match="has become .* build it again"):
+    with pytest.raises(DataError, match=r"has become .* build it again"):
         read_ensemble(tmp_path / "e")

@@ -57,6 +57,7 @@ def test_flips_are_flips():
 
 def test_the_default_augmentation_changes_pictures_but_not_their_form():
     transform = augmentation(**Augmentation().model_dump())
-    changed = [transform(picture()) for _ in range(3)]
+    original = picture()
+    changed = [transform(original) for _ in range(3)]
     assert all(c.dtype == torch.uint8 and c.shape == (3, 32, 32) for c in changed)
     assert not torch.equal(changed[0], changed[1])
