@@ -83,7 +83,7 @@ def load_pretrained(backbone: nn.Module, weights: Mapping[str, Tensor], *, sourc
     """
     own = backbone.state_dict()
     fitting = {k: t for k, t in weights.items() if k in own and own[k].shape == t.shape}
-    head = backbone.pretrained_cfg["classifier"] if hasattr(backbone, "pretrained_cfg") else ()
+    head = backbone.pretrained_cfg["classifier"] if hasattr(backbone, "pretrained_cfg") else ()  # type: ignore[index]
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     sizes = {k: t.numel() for k, t in own.items() if not k.startswith(heads)}
     share = sum(n for k, n in sizes.items() if k in fitting) / max(1, sum(sizes.values()))

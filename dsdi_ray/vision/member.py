@@ -45,7 +45,7 @@ class Member:
         self.input_px = input_px
         self._device = torch.device(device)
         self._normalize = Normalize(mean, std).to(self._device)
-        self._backbone = backbone.eval().to(self._device, memory_format=torch.channels_last)
+        self._backbone = backbone.eval().to(self._device).to(memory_format=torch.channels_last)
 
     def logits(self, frames: NDArray[np.uint8], *, micro_batch: int = 32) -> NDArray[np.float32]:
         """Score frames.
