@@ -31,3 +31,10 @@ class ResourceError(UserError):
 
 class DecodeError(DsdiError):
     """A clip gives no frame; becomes the clip's outcome, never the end of a job."""
+
+
+class StoreError(DsdiError):
+    """A store cannot be written or read now, though nothing that was given is wrong.
+
+    A full disk, an object store that does not answer, maintenance that runs already.
+    """
