@@ -31,3 +31,7 @@ class ResourceError(UserError):
 
 class DecodeError(DsdiError):
     """A clip gives no frame; becomes the clip's outcome, never the end of a job."""
+
+
+class FetchError(DsdiError):
+    """A file cannot be had now, or is no longer the one that was indexed; another try may do."""

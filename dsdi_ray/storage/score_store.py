@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import DataError
+from dsdi_ray.storage.filesystems import resolve
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
 FORMAT_VERSION = 1
@@ -62,8 +62,8 @@ def span_key(start_seconds: float | None, end_seconds: float | None) -> str:
     """The part of a file that a clip is, as a stable key: ``all``, ``12.5-15``, ``12.5-end``."""
     if start_seconds is None and end_seconds is None:
         return WHOLE_FILE
-    end = "end" if end_seconds is None else f"{end_seconds:.6g}"
-    return f"{start_seconds or 0.0:.6g}-{end}"
+    end = "end" if end_seconds is None else f"{end_seconds:.10g}"
+    return f"{start_seconds or 0.0:.10g}-{end}"
 
 
 def logits_schema(num_classes: int) -> pa.Schema:
@@ -93,7 +93,7 @@ class ScoreStore:
         Raises:
             DataError: If there is none, or one of another format version.
         """
-        filesystem, root = _resolve(uri)
+        filesystem, root = resolve(uri)
         try:
             with filesystem.open_input_stream(f"{root}/{_MARKER}") as file:
                 marker = json.loads(file.read())
@@ -116,7 +116,7 @@ class ScoreStore:
             TaxonomyError: If the store is of another taxonomy.
             DataError: If it cannot be read or written.
         """
-        filesystem, root = _resolve(uri)
+        filesystem, root = resolve(uri)
         if filesystem.get_file_info(f"{root}/{_MARKER}").type != pafs.FileType.NotFound:
             store = ScoreStore.open(uri)
             check_same_taxonomy(store.taxonomy, taxonomy, what="the ensemble")
@@ -134,7 +134,7 @@ class ScoreStore:
 
     @cached_property
     def _location(self) -> tuple[pafs.FileSystem, str]:
-        return _resolve(self.uri)
+        return resolve(self.uri)
 
     def write_logits(self, decode_id: str, member_id: str, rows: pa.Table) -> None:
         """Append frame rows of one member (schema :func:`logits_schema`)."""
@@ -252,16 +252,3 @@ def frame_rows(
         ],
         schema=schema,
     )
-
-
-def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        if "://" in uri:
-            filesystem, path = pafs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pafs.LocalFileSystem(), Path(uri).expanduser().resolve().as_posix()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"score store {uri}: not a path or URI that can be used: {error}"
-        ) from error
-    return filesystem, path.rstrip("/")
