@@ -38,3 +38,7 @@ class StoreError(DsdiError):
 
     A full disk, an object store that does not answer, maintenance that runs already.
     """
+
+
+class FetchError(DsdiError):
+    """A file cannot be had now, or is no longer the one that was indexed; another try may do."""

@@ -28,6 +28,7 @@ from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.errors import DsdiError
 from dsdi_ray.storage.bundles import read_ensemble
+from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SUFFIXES
 from dsdi_ray.storage.runs import write_run_files
 from dsdi_ray.vision.decode import DecodeSettings
@@ -59,7 +60,7 @@ class ArchiveSummary:
 def run(
     archive: str,
     *,
-    ensemble: Path,
+    ensemble: str,
     out: Path,
     fps: float = 10.0,
     pool: str = "max",
@@ -69,8 +70,8 @@ def run(
     """Index, score and rank.
 
     Args:
-        archive: A folder, file or glob of footage, or a manifest of ``dsdi index``.
-        ensemble: Ensemble bundle.
+        archive: A folder, file or glob of footage, or a manifest of ``dsdi index``; or a URI.
+        ensemble: Folder or URI of the ensemble bundle.
         out: Folder of the manifest, the score store and the run.
         fps: Frames per second that are scored.
         pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
@@ -88,9 +89,9 @@ def run(
     with ray_session(address=address):
         _step("1/3 Index the footage (dsdi index)")
         manifest_file = archive
-        if Path(archive).suffix.lower() not in MANIFEST_SUFFIXES:
+        if path_in(archive).suffix.lower() not in MANIFEST_SUFFIXES:
             manifest_file = str(out / "manifest.parquet")
-            index_archive([archive], out=Path(manifest_file))
+            index_archive([archive], out=manifest_file)
         manifest = load_archive(manifest_file)
 
         _step("2/3 Score what the store lacks (dsdi score)")
@@ -111,7 +112,7 @@ def run(
         ranking.run,
         out / "run",
         taxonomy=members.taxonomy,
-        tag=ensemble.name,
+        tag=path_in(ensemble).name,
         elapsed_seconds=ranking.seconds,
     )
     return ArchiveSummary(
@@ -125,7 +126,9 @@ def run(
 @app.command()
 def main(
     archive: Annotated[str, typer.Argument(help="Folder, file or glob of footage, or a manifest.")],
-    ensemble: Annotated[Path, typer.Option("--ensemble", "-e", help="Ensemble bundle.")],
+    ensemble: Annotated[
+        str, typer.Option("--ensemble", "-e", help="Ensemble bundle: folder or URI.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of manifest, store and run.")],
     *,
     fps: Fps = 10.0,

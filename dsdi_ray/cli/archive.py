@@ -1,6 +1,5 @@
 """``dsdi index``, ``score`` and ``outcomes``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,22 +28,46 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs; video and images.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write (.parquet).")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs, or s3://, gs://, https:// URIs of these."),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="Manifest to write: .parquet or URI.")],
+    window_seconds: Annotated[
+        float | None, typer.Option("--window-seconds", help="Cut longer videos into windows.")
+    ] = None,
+    window_overlap_seconds: Annotated[
+        float, typer.Option("--window-overlap-seconds", help="How much windows overlap.")
+    ] = 0.0,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            "--shots",
+            help="CSV of the clips: uri or file, start_seconds, end_seconds (or HH:MM:SS.mmm), "
+            "clip_id.",
+        ),
+    ] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """List and probe footage: a manifest for `dsdi score`.
 
-    Unreadable files stay in the manifest with the reason.
+    Unreadable files stay in the manifest with the reason. A public bucket is read without
+    credentials as s3://anonymous@bucket/.
 
-    Example: dsdi index footage/ 'more/*.ts' --out manifest.parquet
+    Example: dsdi index footage/ 's3://bucket/flights/*.ts' --out manifest.parquet
     """
     from dsdi_ray.distributed.index import index_archive
     from dsdi_ray.distributed.session import ray_session
+    from dsdi_ray.storage.parts import Windows
 
+    windows = None
+    if window_seconds is not None:
+        windows = Windows(length_seconds=window_seconds, overlap_seconds=window_overlap_seconds)
+    elif window_overlap_seconds:
+        raise UserError("--window-overlap-seconds needs --window-seconds")
     with ray_session(address=address):
-        summary = index_archive(paths, out=out)
+        summary = index_archive(paths, out=out, windows=windows, shots=shots)
     if as_json:
         print_json(summary)
         return
@@ -55,14 +78,18 @@ def index(
             "unreadable": summary.num_unreadable,
             "hours": summary.hours,
             "seconds": summary.seconds,
-            "manifest": str(out),
+            "manifest": summary.manifest,
         },
     )
 
 
 def score(
-    archive: Annotated[str, typer.Argument(help="Manifest, or a folder, file or glob of footage.")],
-    ensemble: Annotated[Path, typer.Option("--ensemble", "-e", help="Ensemble bundle.")],
+    archive: Annotated[
+        str, typer.Argument(help="Manifest, or a folder, file or glob of footage; or URI.")
+    ],
+    ensemble: Annotated[
+        str, typer.Option("--ensemble", "-e", help="Ensemble bundle: folder or URI.")
+    ],
     store: Annotated[str, typer.Option("--store", "-s", help="Score store: folder or URI.")],
     fps: Fps = 10.0,
     decoders: Annotated[

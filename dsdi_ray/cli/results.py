@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def rank(
     store: Annotated[str, typer.Argument(help="Score store.")],
-    ensemble: Annotated[Path, typer.Option("--ensemble", "-e", help="Ensemble bundle.")],
+    ensemble: Annotated[
+        str, typer.Option("--ensemble", "-e", help="Ensemble bundle: folder or URI.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run's files.")],
     pool: Annotated[
         str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")

@@ -171,7 +171,7 @@ def import_(
 
 def build(
     members: Annotated[
-        list[str], typer.Argument(help="Member folders, each with :WEIGHT if not 1.")
+        list[str], typer.Argument(help="Member folders or URIs, each with :WEIGHT if not 1.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ensemble bundle.")],
     as_json: Json = False,
@@ -196,9 +196,9 @@ def build(
     print_facts(f"Ensemble {out}, taxonomy {ensemble.taxonomy.taxonomy_id}", facts)
 
 
-def _member_and_weight(text: str) -> tuple[Path, float]:
+def _member_and_weight(text: str) -> tuple[str, float]:
     path, colon, weight = text.rpartition(":")
     try:
-        return (Path(path), float(weight)) if colon and path else (Path(text), 1.0)
+        return (path, float(weight)) if colon and path else (text, 1.0)
     except ValueError:
-        return Path(text), 1.0
+        return text, 1.0

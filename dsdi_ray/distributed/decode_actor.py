@@ -1,11 +1,15 @@
 """The decode actor of the scoring pipeline; it loads no network library, so it starts fast."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 
-from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings
+from dsdi_ray.errors import FetchError
+from dsdi_ray.storage.local_copies import LocalCopies
+from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_process import DecodeProcess
 
 OUTCOME_TYPE = pa.struct(
@@ -18,6 +22,7 @@ OUTCOME_TYPE = pa.struct(
         ("frames_scored", pa.int32()),
         ("attempts", pa.int32()),
         ("seconds", pa.float64()),
+        ("is_transient", pa.bool_()),
         ("num_chunks", pa.int32()),
     ]
 )
@@ -39,19 +44,13 @@ class DecodeClips:
 
     def __init__(self, settings: DecodeSettings, input_px: Mapping[str, int]) -> None:
         self._process = DecodeProcess(settings)
+        self._copies = LocalCopies()
         self._input_px = input_px
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for item in batch.to_pylist():
-            source = ClipSource(
-                uri=item["uri"],
-                media=item["media"],
-                start_seconds=item["start_seconds"],
-                end_seconds=item["end_seconds"],
-            )
-            sizes = sorted({self._input_px[m] for m in item["member_ids"]})
             num_chunks = 0
-            for part in self._process.decode(source, sizes):
+            for part in self._parts(item):
                 row = {"work_id": item["work_id"], "member_ids": item["member_ids"]}
                 if isinstance(part, DecodeOutcome):
                     row |= {"outcome": {**asdict(part), "num_chunks": num_chunks}}
@@ -67,3 +66,22 @@ class DecodeClips:
                         ],
                     }
                 yield pa.Table.from_pylist([row], schema=_CHUNK_SCHEMA)
+
+    def _parts(self, item: Mapping[str, Any]) -> Iterator[FrameChunk | DecodeOutcome]:
+        started = time.monotonic()
+        try:
+            path = self._copies.get(item["uri"], content_id=item["content_id"])
+        except FetchError as problem:
+            seconds = time.monotonic() - started
+            yield DecodeOutcome(
+                status="failed", error=str(problem), seconds=seconds, is_transient=True
+            )
+            return
+        source = ClipSource(
+            uri=str(path),
+            media=item["media"],
+            start_seconds=item["start_seconds"],
+            end_seconds=item["end_seconds"],
+        )
+        sizes = sorted({self._input_px[m] for m in item["member_ids"]})
+        yield from self._process.decode(source, sizes)

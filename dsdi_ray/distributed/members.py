@@ -46,8 +46,8 @@ def import_member(
     return write_member(out, spec, network.state_dict())
 
 
-def load_member(path: Path, *, device: str = "cpu") -> Member:
-    """Load a member bundle onto a device.
+def load_member(path: str | Path, *, device: str = "cpu") -> Member:
+    """Load a member bundle, of a folder or a URI, onto a device.
 
     Raises:
         DataError: If it is none, or damaged.

@@ -29,6 +29,7 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 _BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
 _MAX_CLIPS_PER_TASK = 32
+_BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 _RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 2}  # Ray's own has no limit for tasks
 _CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
 
@@ -187,7 +188,8 @@ def build_scoring_dataset(
     paths = {m.member_id: m.path for m in ensemble.members}
     device = "cuda" if pool.use_gpu else "cpu"
     return (
-        ray.data.from_arrow(work, override_num_blocks=num_blocks)
+        # Parts of a file in a row: a decode actor keeps the remote file that it fetched last.
+        ray.data.from_arrow(work.sort_by(_BY_FILE), override_num_blocks=num_blocks)
         .map_batches(
             DecodeClips,
             fn_constructor_args=(settings, sizes),

@@ -1,7 +1,6 @@
 """The scoring actor of the scoring pipeline: holds the members, turns frames into logits."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ class ScoreFrames:
     ) -> None:
         if num_threads is not None:  # Ray gives an actor one thread per CPU that it reserves
             torch.set_num_threads(num_threads)
-        self._members = {m: load_member(Path(p), device=device) for m, p in paths.items()}
+        self._members = {m: load_member(p, device=device) for m, p in paths.items()}
         self._micro_batch = micro_batch
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:

@@ -1,7 +1,8 @@
 """Member and ensemble bundles: folders of YAML and safetensors, never pickles.
 
 A member is ``member.yaml`` and ``model.safetensors``; an ensemble is ``ensemble.yaml``, which
-names members by relative path, weight and id.
+names members by relative path or URI, weight and id. Both are read from folders and URIs; the
+weights of a remote member are fetched once per node.
 """
 
 import hashlib
@@ -20,7 +21,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dsdi_ray.errors import DataError
+from dsdi_ray.errors import DataError, FetchError
+from dsdi_ray.storage.filesystems import is_remote, join, local_path, read_bytes, short_reason
+from dsdi_ray.storage.local_copies import cached_file
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
 MEMBER_FILE = "member.yaml"
@@ -131,20 +134,23 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
     return spec
 
 
-def read_member_spec(path: Path) -> MemberSpec:
+def read_member_spec(path: str | Path) -> MemberSpec:
     """Read what a member is.
+
+    Args:
+        path: Folder of the bundle, or its URI.
 
     Raises:
         DataError: If it is no member bundle, or its id does not fit its content.
     """
-    data = _read_yaml(path / MEMBER_FILE, what="member bundle")
+    data = _read_yaml(path, MEMBER_FILE, what="member bundle")
     try:
         spec = MemberSpec(
             backbone=data["backbone"],
             input_px=data["input_px"],
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
-            taxonomy=taxonomy_from_dict(data["taxonomy"], source=str(path / MEMBER_FILE)),
+            taxonomy=taxonomy_from_dict(data["taxonomy"], source=f"{path}/{MEMBER_FILE}"),
             weights_sha256=data["weights_sha256"],
             recipe=data.get("recipe"),
             metrics=data.get("metrics"),
@@ -160,16 +166,28 @@ def read_member_spec(path: Path) -> MemberSpec:
     return spec
 
 
-def read_member_weights(path: Path, spec: MemberSpec) -> dict[str, Tensor]:
+def read_member_weights(path: str | Path, spec: MemberSpec) -> dict[str, Tensor]:
     """Read a member's weights.
+
+    Args:
+        path: Folder of the bundle, or its URI.
+        spec: What the bundle says of itself.
 
     Raises:
         DataError: If they are missing, damaged, or not those that the spec names.
     """
-    file = path / WEIGHTS_FILE
-    if not file.is_file():
-        raise DataError(f"member bundle {path}: {WEIGHTS_FILE} is missing")
-    if _sha256(file) != spec.weights_sha256:
+    file = local_path(path) / WEIGHTS_FILE
+    try:
+        if is_remote(path):
+            file = cached_file(join(path, WEIGHTS_FILE), key=spec.weights_sha256)
+        is_right = _sha256(file) == spec.weights_sha256
+    except FileNotFoundError as error:
+        raise DataError(f"member bundle {path}: {WEIGHTS_FILE} is missing") from error
+    except (OSError, FetchError) as error:
+        raise DataError(f"member bundle {path}: {WEIGHTS_FILE}: {short_reason(error)}") from error
+    if not is_right:
+        if is_remote(path):
+            file.unlink()  # of the cache; what is there next may be right
         raise DataError(
             f"member bundle {path}: {WEIGHTS_FILE} is not the one that it was made with"
         )
@@ -202,11 +220,11 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> EnsembleSpec:
+def write_ensemble(members: Sequence[tuple[str | Path, float]], out: Path) -> EnsembleSpec:
     """Write an ensemble bundle.
 
     Args:
-        members: Member bundles and their weights.
+        members: Member bundles, as folders or URIs, and their weights.
         out: Folder of the bundle.
 
     Raises:
@@ -216,7 +234,7 @@ def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> Ensemble
     if not members:
         raise DataError("an ensemble needs at least one member")
     entries: list[dict[str, Any]] = []
-    seen: dict[str, Path] = {}
+    seen: dict[str, str | Path] = {}
     for path, weight in members:
         spec = read_member_spec(path)
         if not 0 < weight < float("inf"):
@@ -224,8 +242,8 @@ def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> Ensemble
         if spec.member_id in seen:
             raise DataError(f"member {path} is the same as {seen[spec.member_id]}; use a weight")
         seen[spec.member_id] = path
-        relative = os.path.relpath(path.resolve(), out.resolve())
-        entries.append({"path": relative, "member_id": spec.member_id, "weight": float(weight)})
+        place = str(path) if is_remote(path) else _relative(local_path(path), out)
+        entries.append({"path": place, "member_id": spec.member_id, "weight": float(weight)})
         check_same_taxonomy(
             read_member_spec(members[0][0]).taxonomy, spec.taxonomy, what=f"member {path}"
         )
@@ -234,18 +252,21 @@ def write_ensemble(members: Sequence[tuple[Path, float]], out: Path) -> Ensemble
     return read_ensemble(out)
 
 
-def read_ensemble(path: Path) -> EnsembleSpec:
+def read_ensemble(path: str | Path) -> EnsembleSpec:
     """Read an ensemble bundle and its members' specs.
+
+    Args:
+        path: Folder of the bundle, or its URI.
 
     Raises:
         DataError: If it is none, or a member is missing or has changed since.
         TaxonomyError: If taxonomies differ.
     """
-    data = _read_yaml(path / ENSEMBLE_FILE, what="ensemble bundle")
+    data = _read_yaml(path, ENSEMBLE_FILE, what="ensemble bundle")
     members: list[EnsembleMember] = []
     for entry in data.get("members") or []:
         _check_entry(entry, source=path)
-        folder = (path / entry["path"]).resolve()
+        folder = join(path, entry["path"])
         spec = read_member_spec(folder)
         if spec.member_id in {m.member_id for m in members}:
             raise DataError(f"ensemble {path}: member {entry['path']} is in it twice")
@@ -255,9 +276,7 @@ def read_ensemble(path: Path) -> EnsembleSpec:
                 f"ensemble was built with {entry['member_id']}; build it again"
             )
         members.append(
-            EnsembleMember(
-                path=str(folder), member_id=spec.member_id, weight=entry["weight"], spec=spec
-            )
+            EnsembleMember(path=folder, member_id=spec.member_id, weight=entry["weight"], spec=spec)
         )
     if not members:
         raise DataError(f"ensemble {path}: {ENSEMBLE_FILE} names no members")
@@ -266,7 +285,7 @@ def read_ensemble(path: Path) -> EnsembleSpec:
     return EnsembleSpec(members=tuple(members), taxonomy=members[0].spec.taxonomy)
 
 
-def _check_entry(entry: Any, *, source: Path) -> None:
+def _check_entry(entry: Any, *, source: str | Path) -> None:
     if not isinstance(entry, dict) or not {"path", "member_id", "weight"} <= set(entry):
         raise DataError(f"ensemble {source}: each member needs path, member_id and weight")
     weight = entry["weight"]
@@ -285,13 +304,17 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def _read_yaml(path: Path, *, what: str) -> dict[str, Any]:
+def _read_yaml(folder: str | Path, name: str, *, what: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = yaml.safe_load(read_bytes(join(folder, name)).decode("utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path.parent} is no {what}: {path.name} is missing") from error
+        raise DataError(f"{folder} is no {what}: {name} is missing") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{what} {path.parent}: {path.name} cannot be read: {error}") from error
+        raise DataError(f"{what} {folder}: {name} cannot be read: {short_reason(error)}") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise DataError(f"{what} {path.parent}: {path.name} is not of format {_FORMAT}")
+        raise DataError(f"{what} {folder}: {name} is not of format {_FORMAT}")
     return data
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return os.path.relpath(path.resolve(), folder.resolve())

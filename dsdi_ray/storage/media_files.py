@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from dsdi_ray.errors import DataError
+from dsdi_ray.storage.filesystems import is_remote, list_files, local_path, path_in, short_reason
 
 _VIDEO_NAMES = """
     3g2 3gp 3gpp 264 265 360 amv asf av1 avc avi bdmv dav divx dv f4v flv h264 h265 hevc insv ivf
@@ -22,39 +23,38 @@ IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_NAMES.split())
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of an archive: its path, the path that names it among others, and its kind."""
+    """A file of an archive.
 
-    path: Path
+    Attributes:
+        uri: Absolute path or URI.
+        relative: The path that names it among others.
+        media: ``video`` or ``image``.
+    """
+
+    uri: str
     relative: str
     media: str
 
 
 def find_media(paths: Sequence[str]) -> list[FoundFile]:
-    """Expand files, folders (searched whole) and globs into media files, in order, each once.
+    """Expand files, folders (searched whole), globs and URIs of these into media files, each once.
 
     In folders, files count by their suffix and hidden ones do not; a file named outright counts
     whatever it is called, and so do those that a glob names by their suffix (``*.dat``).
 
     Raises:
-        DataError: If a path matches nothing.
+        DataError: If a path matches nothing or cannot be listed.
     """
-    found: dict[Path, FoundFile] = {}
+    found: dict[str, FoundFile] = {}
     for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = [
-                (f, f.relative_to(path)) for f in sorted(path.rglob("*")) if _is_media(f, path)
-            ]
-        elif path.is_file():
-            files = [(path, Path(path.name))]
-        else:
-            files = _matches(str(path))
+        try:
+            files = _remote_files(text) if is_remote(text) else _local_files(text)
+        except OSError as error:
+            raise DataError(f"{text}: cannot be listed: {short_reason(error)}") from error
         if not files:
             raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for file, relative in files:
-            resolved = file.resolve()
-            one = FoundFile(resolved, relative.as_posix(), media_of(file.name))
-            found.setdefault(resolved, one)
+        for uri, relative in files:
+            found.setdefault(uri, FoundFile(uri, relative, media_of(relative)))
     return list(found.values())
 
 
@@ -63,7 +63,7 @@ def clip_ids(files: Sequence[FoundFile]) -> list[str]:
 
     Blanks become ``_``, since TREC's ids have none.
     """
-    stems = [_without_blanks(Path(f.relative).stem) for f in files]
+    stems = [_without_blanks(PurePosixPath(f.relative).stem) for f in files]
     relatives = [_without_blanks(f.relative) for f in files]
     stem_count, relative_count = Counter(stems), Counter(relatives)
     ids: list[str] = []
@@ -83,32 +83,55 @@ def clip_ids(files: Sequence[FoundFile]) -> list[str]:
 
 def media_of(uri: str) -> str:
     """``image`` or ``video``, by a file's suffix."""
-    return "image" if Path(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
+    return "image" if path_in(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
+
+
+def _local_files(text: str) -> list[tuple[str, str]]:
+    path = local_path(text).expanduser()
+    if path.is_dir():
+        files = _files_in(path, path)
+    elif path.is_file():
+        files = [(path, Path(path.name))]
+    else:
+        files = _matches(str(path))
+    return [(str(file.resolve()), relative.as_posix()) for file, relative in files]
 
 
 def _matches(pattern: str) -> list[tuple[Path, Path]]:
     """A glob's files; folders that it matches are searched whole."""
-    names_suffix = bool(Path(pattern).suffix.strip(".*?[]"))
+    names_suffix = _names_suffix(pattern)
     files: list[tuple[Path, Path]] = []
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
         if match.is_dir() and "**" not in pattern:
-            inside = [f for f in sorted(match.rglob("*")) if _is_media(f, match)]
-            files += [(f, f.relative_to(match.parent)) for f in inside]
-        elif match.is_file() and (names_suffix or _is_media(match, match.parent)):
+            files += _files_in(match, match.parent)
+        elif match.is_file() and (names_suffix or _is_media(PurePath(match.name))):
             files.append((match, Path(match.name)))
     return files
 
 
+def _files_in(folder: Path, root: Path) -> list[tuple[Path, Path]]:
+    paths = (p for p in sorted(folder.rglob("*")) if _is_media(p.relative_to(folder)))
+    return [(p, p.relative_to(root)) for p in paths if p.is_file()]
+
+
+def _remote_files(uri: str) -> list[tuple[str, str]]:
+    takes_any = bool(re.search(r"[*?]", uri)) and _names_suffix(uri)
+    files = sorted(list_files(uri))
+    return [(u, r) for u, r in files if u == uri or takes_any or _is_media(PurePosixPath(r))]
+
+
+def _names_suffix(pattern: str) -> bool:
+    return bool(PurePosixPath(pattern).suffix.strip(".*?[]"))
+
+
 def _path_hash(file: FoundFile) -> str:
-    return hashlib.sha256(str(file.path).encode()).hexdigest()[:8]
+    return hashlib.sha256(file.uri.encode()).hexdigest()[:8]
 
 
-def _is_media(file: Path, root: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    suffix = file.suffix.lower()
-    return (
-        (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and file.is_file() and not is_hidden
-    )
+def _is_media(relative: PurePath) -> bool:
+    suffix = relative.suffix.lower()
+    is_hidden = any(part.startswith(".") for part in relative.parts)
+    return (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not is_hidden
 
 
 def _without_blanks(text: str) -> str:

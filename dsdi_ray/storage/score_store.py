@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ import pyarrow.dataset as pads
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import DataError
+from dsdi_ray.storage.filesystems import resolve
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA
 from dsdi_ray.storage.store_files import Retries, StoreFiles, reading
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
@@ -58,7 +58,7 @@ class ScoreStore:
         Raises:
             DataError: If there is none, or one of another format version.
         """
-        filesystem, root = _resolve(uri)
+        filesystem, root = resolve(uri)
         try:
             with filesystem.open_input_stream(f"{root}/{_MARKER}") as file:
                 marker = json.loads(file.read())
@@ -82,7 +82,7 @@ class ScoreStore:
             DataError: If it cannot be read.
             StoreError: If it cannot be written.
         """
-        filesystem, root = _resolve(uri)
+        filesystem, root = resolve(uri)
         if filesystem.get_file_info(f"{root}/{_MARKER}").type != pafs.FileType.NotFound:
             store = ScoreStore.open(uri)
             check_same_taxonomy(store.taxonomy, taxonomy, what="the ensemble")
@@ -96,7 +96,7 @@ class ScoreStore:
     @cached_property
     def files(self) -> StoreFiles:
         """The store's files."""
-        return StoreFiles(*_resolve(self.uri), self.retries)
+        return StoreFiles(*resolve(self.uri), self.retries)
 
     @property
     def filesystem(self) -> pafs.FileSystem:
@@ -178,16 +178,3 @@ def scored_pairs(outcomes: pa.Table, decode_id: str) -> pa.Table:
     pairs = done.select(["content_id", "span"]).take(repeats)
     pairs = pairs.append_column("member_id", pc.list_flatten(members))
     return pairs.group_by(["content_id", "span", "member_id"]).aggregate([])
-
-
-def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        if "://" in uri:
-            filesystem, path = pafs.FileSystem.from_uri(uri)
-        else:
-            filesystem, path = pafs.LocalFileSystem(), Path(uri).expanduser().resolve().as_posix()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"score store {uri}: not a path or URI that can be used: {error}"
-        ) from error
-    return filesystem, path.rstrip("/")

@@ -101,6 +101,7 @@ class DecodeOutcome:
         frames_scored: Samples that decoded.
         attempts: Decoders started on the clip.
         seconds: Wall clock.
+        is_transient: Whether another try may end otherwise; False where the content is at fault.
     """
 
     status: Status
@@ -111,3 +112,4 @@ class DecodeOutcome:
     frames_scored: int = 0
     attempts: int = 1
     seconds: float = 0.0
+    is_transient: bool = False

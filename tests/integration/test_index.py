@@ -61,7 +61,7 @@ def test_every_file_is_a_row_and_the_unreadable_say_why(archive, tmp_path):
     assert video["capture_time"].startswith("2020-09-01T12:00:00")
     assert video["rotation_degrees"] == 0
     assert (rows["still"]["media"], rows["still"]["width"]) == ("image", 80)
-    assert (summary.num_clips, summary.num_unreadable, summary.manifest) == (3, 1, out)
+    assert (summary.num_clips, summary.num_unreadable, summary.manifest) == (3, 1, str(out))
     assert summary.hours == pytest.approx(2 / 3600)
 
 

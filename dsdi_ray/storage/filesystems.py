@@ -1,0 +1,272 @@
+"""The one place that turns a path or URI into something to read, list or write.
+
+======================  ================================================================
+``/a/b``, ``file://``   This machine's files.
+``s3://bucket/key``     Credentials, profile, region and endpoint from the usual variables
+                        (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...).
+``gs://bucket/key``     Google's application default credentials.
+``https://``, ``http:`` One file each, read only.
+======================  ================================================================
+
+A public bucket is read without credentials as ``s3://anonymous@bucket/key`` and
+``gs://anonymous@bucket/key``: so it stands in the manifest, and every node does as it says. Keys
+are written as they are, not percent-encoded. Requests are repeated with growing waits
+(:mod:`dsdi_ray.storage.retries`).
+"""
+
+import os
+import posixpath
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from dsdi_ray.errors import DataError
+from dsdi_ray.storage.http_files import HttpFile
+from dsdi_ray.storage.retries import max_attempts
+
+_ANONYMOUS = "anonymous"
+_RANGE_BYTES = 8 * 2**20
+_CONNECT_TIMEOUT_SECONDS = 10
+_STALL_TIMEOUT_SECONDS = 30
+_GCS_RETRY_TIME = timedelta(seconds=60)
+
+
+class RemoteFile(Protocol):
+    """A file elsewhere.
+
+    Attributes:
+        size: In bytes, None where it is not known.
+        version: What tells one content from another, such as an ETag; None where there is nothing.
+        has_ranges: Whether it can be read from any place.
+    """
+
+    size: int | None
+    version: str | None
+    has_ranges: bool
+
+    def copy_to(self, out: BinaryIO, start: int = 0, stop: int | None = None) -> None:
+        """Append bytes ``start`` to ``stop`` to a file."""
+
+
+def is_remote(uri: str | Path) -> bool:
+    """Whether a path or URI names something that is not on this machine."""
+    return _scheme(str(uri)) not in {"", "file"}
+
+
+def local_path(uri: str | Path) -> Path:
+    """Path of a local file given as a path or a ``file://`` URI."""
+    text = str(uri)
+    return Path(unquote(urlsplit(text).path)) if _scheme(text) == "file" else Path(text)
+
+
+def path_in(uri: str | Path) -> PurePosixPath:
+    """The path within a URI, or the path itself; for its name and suffix."""
+    text = str(uri)
+    if _scheme(text) in {"http", "https"}:
+        return PurePosixPath(unquote(urlsplit(text).path))
+    return PurePosixPath(text.partition("://")[2] if is_remote(text) else local_path(text))
+
+
+def join(folder: str | Path, relative: str) -> str:
+    """A path relative to a folder, or what is absolute as it is."""
+    if _scheme(relative) or Path(relative).is_absolute():
+        return relative
+    if not is_remote(folder):
+        return str((local_path(folder) / relative).resolve())
+    scheme, _, path = str(folder).partition("://")
+    return f"{scheme}://{posixpath.normpath(f'{path}/{relative}')}"
+
+
+def folder_of(uri: str | Path) -> str:
+    """The folder that a file is in."""
+    if is_remote(uri):
+        return str(uri).partition("?")[0].rpartition("/")[0]
+    return str(local_path(uri).expanduser().parent)
+
+
+def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path or URI, and its path there without a slash at the end.
+
+    Raises:
+        DataError: If there is no such file system, or it cannot be listed and written.
+    """
+    text = str(uri)
+    scheme = _scheme(text)
+    try:
+        if scheme in {"", "file"}:
+            path = local_path(text).expanduser().resolve().as_posix()
+            return pafs.LocalFileSystem(), path.rstrip("/") or "/"
+        if scheme in {"s3", "gs"}:
+            user, path = _user_and_path(text)
+            is_anonymous = user == _ANONYMOUS
+            if scheme == "gs":
+                return _gcs(is_anonymous=is_anonymous), path
+            return _s3(path.partition("/")[0], is_anonymous=is_anonymous), path
+        if scheme in {"http", "https"}:
+            raise DataError(f"{text}: web servers are read only, one file at a time")
+        filesystem, path = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{text}: not a path or URI that can be used: {error}") from error
+    return filesystem, path.rstrip("/")
+
+
+def open_remote(uri: str) -> RemoteFile:
+    """Open a remote file for reading.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        OSError: If it cannot be opened, after retries where these may help.
+    """
+    return HttpFile(uri) if _scheme(uri) in {"http", "https"} else ObjectFile(uri)
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """Read a small file whole.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not is_remote(uri):
+        return local_path(uri).expanduser().read_bytes()
+    content = BytesIO()
+    open_remote(str(uri)).copy_to(content)
+    return content.getvalue()
+
+
+def write_bytes(uri: str | Path, content: bytes | pa.Buffer) -> None:
+    """Write a file that is there whole or not at all; folders are made.
+
+    Raises:
+        OSError: If it cannot be written.
+        DataError: If nothing can be written there.
+    """
+    filesystem, path = resolve(uri)
+    if is_remote(uri):  # an object appears once all of it has arrived
+        with filesystem.open_output_stream(path) as file:
+            file.write(content)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.write_bytes(content)
+    temporary.rename(target)
+
+
+def list_files(uri: str) -> Iterator[tuple[str, str]]:
+    """List a remote file, folder (whole) or glob: each file's URI and its path in the folder.
+
+    ``*`` and ``?`` stand for anything within a name, ``**`` for any folders; folders that a glob
+    matches are listed whole.
+
+    Raises:
+        OSError: If it cannot be listed.
+    """
+    if _scheme(uri) in {"http", "https"}:
+        yield uri, path_in(uri).name
+        return
+    filesystem, path = resolve(uri)
+    prefix = uri.rstrip("/").removesuffix(path)
+    kind = filesystem.get_file_info(path).type
+    if kind == pafs.FileType.File:
+        yield uri, posixpath.basename(path)
+        return
+    folder, matches = path, None
+    if kind == pafs.FileType.NotFound and re.search(r"[*?]", path):
+        folder = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
+        matches = re.compile(_glob_pattern(path))
+    selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+    for info in filesystem.get_file_info(selector):
+        if info.is_file and (matches is None or matches.fullmatch(info.path)):
+            yield f"{prefix}{info.path}", info.path.removeprefix(folder).lstrip("/")
+
+
+def short_reason(error: BaseException) -> str:
+    """An error in a few words that are the same for all files that fail for the same reason."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    text = re.sub(r"^When .*? in bucket '[^']*': |: No response body\.?$", "", text)
+    return text.splitlines()[0][:300]
+
+
+class ObjectFile:
+    """An object of S3, Google Cloud Storage, or another store that Arrow knows."""
+
+    has_ranges = True
+
+    def __init__(self, uri: str) -> None:
+        filesystem, path = resolve(uri)
+        try:
+            self._file = filesystem.open_input_file(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError("no such object (HTTP status 404)") from error
+        self.size: int | None = self._file.size()
+        facts = {k.lower(): v.decode() for k, v in (self._file.metadata() or {}).items()}
+        # Google's ETag changes with an object's labels, its MD5 does not but may be absent.
+        self.version = facts.get("md5hash") or facts.get("etag") or None
+
+    def copy_to(self, out: BinaryIO, start: int = 0, stop: int | None = None) -> None:
+        """Append bytes ``start`` to ``stop`` to a file, in ranges that are retried one by one."""
+        end = self._file.size() if stop is None else stop
+        places = range(start, end, _RANGE_BYTES)
+        out.writelines(self._file.read_at(min(_RANGE_BYTES, end - p), p) for p in places)
+
+
+def _scheme(uri: str) -> str:
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", uri)
+    return match[1] if match else ""
+
+
+def _user_and_path(uri: str) -> tuple[str, str]:
+    scheme, _, everything = uri.partition("://")
+    user, at, location = everything.partition("@")
+    if not at or "/" in user:  # no @, or one of the key
+        user, location = "", everything
+    if user not in {"", _ANONYMOUS}:
+        raise DataError(
+            f"{scheme}://...@{location}: credentials do not belong in a URI, which manifests and "
+            "stores keep; use the usual variables or a profile"
+        )
+    return user, location.rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str, *, is_anonymous: bool) -> pafs.S3FileSystem:
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, endpoint = address.rpartition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return pafs.S3FileSystem(
+        anonymous=is_anonymous,
+        scheme=scheme or "https",
+        endpoint_override=endpoint.rstrip("/") or None,
+        region=(region or "us-east-1") if endpoint else _region_of(bucket) or region,
+        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+        request_timeout=_STALL_TIMEOUT_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=max_attempts()),
+    )
+
+
+def _region_of(bucket: str) -> str | None:
+    """The region that a bucket is in, whatever the user's own; None where nobody answers."""
+    try:
+        return str(pafs.resolve_s3_region(bucket))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=2)
+def _gcs(*, is_anonymous: bool) -> pafs.GcsFileSystem:
+    return pafs.GcsFileSystem(anonymous=is_anonymous, retry_time_limit=_GCS_RETRY_TIME)
+
+
+def _glob_pattern(glob: str) -> str:
+    names = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    return "".join(names.get(part, re.escape(part)) for part in parts) + "(?:/.*)?"
