@@ -219,7 +219,7 @@ def _duration(seconds: float | None) -> str | None:
     """Hours and minutes of an estimate, which is no better than that."""
     if seconds is None:
         return None
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

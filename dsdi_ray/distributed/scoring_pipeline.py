@@ -23,9 +23,9 @@ from dsdi_ray.vision.decode import DecodeSettings
 _BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
 _MAX_CLIPS_PER_BLOCK = 32
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
-# A block whose actor dies is tried once more; Ray's own has no limit, so that a clip that kills
-# its actor each time would be tried for ever.
-_RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 1}
+# An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
+# Ray's own retries have no limit by default, and hang where an actor dies in the middle of two.
+_RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
 _CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
 
 
@@ -177,5 +177,6 @@ def _scoring_context() -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # actors answer for clips; a block only fails if its actor dies
+    context.max_consecutive_actor_init_deaths = 3  # a node may be lost while actors start
     with DataContext.current(context):
         yield
