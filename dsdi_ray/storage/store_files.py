@@ -6,16 +6,16 @@ nothing, it is written under its own name. A merge writes parts that hold what o
 only then deletes those: a row may be in two parts for a while, and counts once.
 """
 
-import io
 import os
 import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,19 +107,30 @@ class StoreFiles:
         infos = self.filesystem.get_file_info(selector)
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
-    def write_part(self, folder: str, rows: pa.Table, *, is_merged: bool = False) -> str:
+    def write_part(self, folder: str, rows: pa.Table) -> None:
         """Write a part; it is there whole or not at all.
-
-        Returns:
-            Its path.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        prefix = MERGED if is_merged else PART
-        path = f"{self.root}/{folder}/{prefix}{uuid.uuid4().hex}.parquet"
-        self.retries.call(lambda: self._write(path, parquet_writer(rows)), what=path)
-        return path
+
+        def write() -> None:
+            with self.new_part(folder, rows.schema) as part:
+                part.write_table(rows, row_group_size=ROWS_PER_GROUP)
+
+        self.retries.call(write, what=f"{self.root}/{folder}")
+
+    @contextmanager
+    def new_part(
+        self, folder: str, schema: pa.Schema, *, is_merged: bool = False
+    ) -> Iterator[pq.ParquetWriter]:
+        """A part to write piece by piece; it appears when the context ends without an error."""
+        name = f"{MERGED if is_merged else PART}{uuid.uuid4().hex}.parquet"
+        with (
+            self._new_file(f"{self.root}/{folder}/{name}") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as part,
+        ):
+            yield part
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a small file in the root, in place of the one that may be there.
@@ -127,54 +138,66 @@ class StoreFiles:
         Raises:
             StoreError: If it cannot be written.
         """
-        path = f"{self.root}/{name}"
 
-        def write(file: io.IOBase) -> None:
-            file.write(content)
+        def write() -> None:
+            with self._new_file(f"{self.root}/{name}") as file:
+                file.write(content)
 
-        self.retries.call(lambda: self._write(path, write), what=path)
+        self.retries.call(write, what=f"{self.root}/{name}")
+
+    @contextmanager
+    def open_part(self, path: str) -> Iterator[pq.ParquetFile]:
+        """A part to read.
+
+        Raises:
+            FileNotFoundError: If a merge took it away.
+            StoreError: If it is damaged or cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_file(path) as file:
+                yield pq.ParquetFile(file)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; those that are gone already are no error."""
+        """Delete files, for good when this returns; those that are gone already are no error."""
+        folders = set()
         for path in paths:
-            try:
+            with suppress(FileNotFoundError):
                 self.filesystem.delete_file(path)
-            except FileNotFoundError:
-                continue
+            folders.add(Path(path).parent)
+        if isinstance(self.filesystem, pafs.LocalFileSystem):
+            for folder in folders:
+                _sync_folders(folder, folder)
 
     def _list(self, folder: str) -> dict[str, pafs.FileInfo]:
         selector = pafs.FileSelector(f"{self.root}/{folder}", allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
         return {info.path: info for info in infos if info.type == pafs.FileType.File}
 
-    def _write(self, path: str, write: Callable[[io.IOBase], None]) -> None:
+    @contextmanager
+    def _new_file(self, path: str) -> Iterator[Any]:
         folder, _, name = path.rpartition("/")
-        temporary = f"{folder}/{TEMPORARY}{name}"
         self.filesystem.create_dir(folder, recursive=True)
         if isinstance(self.filesystem, pafs.LocalFileSystem):
-            _write_local(Path(temporary), write)
-            Path(temporary).replace(path)
+            with _new_local_file(Path(folder) / f"{TEMPORARY}{name}", Path(path)) as file:
+                yield file
             _sync_folders(Path(folder), Path(self.root))
-        elif _OBJECT_STORES.intersection(re.split(r"\W+", self.filesystem.type_name)):
-            self._put(path, write)
-        else:
-            self._put(temporary, write)
-            self.filesystem.move(temporary, path)
+            return
+        content = pa.BufferOutputStream()  # whole before its first byte is sent
+        yield content
+        self.retries.call(lambda: self._put(path, content.getvalue()), what=path)
 
-    def _put(self, path: str, write: Callable[[io.IOBase], None]) -> None:
-        content = pa.BufferOutputStream()  # whole before the first byte is sent
-        write(content)
-        with self.filesystem.open_output_stream(path) as file:
-            file.write(content.getvalue())
-
-
-def parquet_writer(rows: pa.Table) -> Callable[[io.IOBase], None]:
-    """A function that writes rows to a file as every part is written."""
-
-    def write(file: io.IOBase) -> None:
-        pq.write_table(rows, file, compression="zstd", row_group_size=ROWS_PER_GROUP)
-
-    return write
+    def _put(self, path: str, content: pa.Buffer) -> None:
+        kind = set(re.split(r"\W+", self.filesystem.type_name))
+        folder, _, name = path.rpartition("/")
+        target = path if kind & _OBJECT_STORES else f"{folder}/{TEMPORARY}{name}"
+        with self.filesystem.open_output_stream(target) as file:
+            file.write(content)
+        if target != path:
+            self.filesystem.move(target, path)
 
 
 def reading(read: Callable[[], T], *, what: str) -> T:
@@ -192,14 +215,16 @@ def reading(read: Callable[[], T], *, what: str) -> T:
     raise StoreError(f"{what}: files vanish as fast as they are listed: {vanished}") from vanished
 
 
-def _write_local(path: Path, write: Callable[[io.IOBase], None]) -> None:
+@contextmanager
+def _new_local_file(temporary: Path, path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("wb") as file:
-            write(file)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)  # a full disk needs the room
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
 
 
