@@ -170,7 +170,7 @@ class StoreFiles:
             folders.add(Path(path).parent)
         if isinstance(self.filesystem, pafs.LocalFileSystem):
             for folder in folders:
-                _sync_folders(folder, folder)
+                _sync_folder(folder)
 
     def _list(self, folder: str) -> dict[str, pafs.FileInfo]:
         selector = pafs.FileSelector(f"{self.root}/{folder}", allow_not_found=True)
@@ -180,12 +180,13 @@ class StoreFiles:
     @contextmanager
     def _new_file(self, path: str) -> Iterator[Any]:
         folder, _, name = path.rpartition("/")
-        self.filesystem.create_dir(folder, recursive=True)
         if isinstance(self.filesystem, pafs.LocalFileSystem):
+            _make_folder(Path(folder))
             with _new_local_file(Path(folder) / f"{TEMPORARY}{name}", Path(path)) as file:
                 yield file
-            _sync_folders(Path(folder), Path(self.root))
+            _sync_folder(Path(folder))
             return
+        self.filesystem.create_dir(folder, recursive=True)
         content = pa.BufferOutputStream()  # whole before its first byte is sent
         yield content
         self.retries.call(lambda: self._put(path, content.getvalue()), what=path)
@@ -228,13 +229,17 @@ def _new_local_file(temporary: Path, path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _sync_folders(folder: Path, root: Path) -> None:
-    """Force the names of new files and folders to the disk, as far down as the root."""
-    for place in [folder, *folder.parents]:
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if place == root:
-            return
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

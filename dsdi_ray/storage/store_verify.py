@@ -1,7 +1,8 @@
 """Check a store against itself: every part readable, every claim of an outcome borne out by logits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.storage.frame_count import count_frames
 from dsdi_ray.storage.outcome_scan import claimed_frames, known_contents, lookup, portions
 from dsdi_ray.storage.score_rows import (
     NEW_OUTCOME_COLUMNS,
@@ -22,8 +24,6 @@ from dsdi_ray.storage.store_files import StoreFiles, reading
 from dsdi_ray.storage.store_merge import folders_of, num_rows_of
 
 _MAX_LISTED = 1000
-_ROWS_PER_LOOKUP = 1_000_000
-_ROWS_PER_PASS = 100_000_000  # of a member's; 8 bytes each are in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,8 @@ def verify_store(store: ScoreStore) -> Verification:
     found.num_temporaries = len(store.files.temporaries())
     on_disk = {folder.decode_and_member for folder in folders_of(store)[1:]}
     for decode_id, member_id in sorted(on_disk | claims.frames.keys()):
-        check = _FolderCheck(store, claims, decode_id, member_id)
-        found.add(reading(check.run, what=store.uri))
+        check = partial(_check_logits, store, claims, decode_id, member_id)
+        found.add(reading(check, what=store.uri))
     return found
 
 
@@ -189,86 +189,44 @@ def _num_not_finite(rows: pa.Table) -> int:
     return int((~np.isfinite(logits).all(axis=1)).sum())
 
 
-class _FolderCheck:
-    """Checks the logits of one member under one decode settings against what outcomes claim."""
-
-    def __init__(self, store: ScoreStore, claims: _Claims, decode_id: str, member_id: str) -> None:
-        self._store = store
-        self._claims = claims
-        self._decode_id = decode_id
-        self._member_id = member_id
-        nothing = np.full(len(claims.contents), -1, np.int32)
-        self._expected = claims.frames.get((decode_id, member_id), nothing)
-
-    def run(self) -> Verification:
-        files = self._store.files
-        schema = logits_schema(len(self._store.taxonomy))
-        found = Verification()
-        paths = []
-        for part in files.parts(logits_folder(self._decode_id, self._member_id)):
-            problem = _problem_of_part(files, part.path, schema)
-            found.num_parts += 1
-            if problem:
-                found.report(problem)
-            if problem is None or problem.kind == "not finite":
-                paths.append(part.path)
-                found.num_logits_rows += num_rows_of(files, part.path)
-        num_frames = self._count_frames(paths, found)
-        for content in np.flatnonzero((self._expected >= 0) & (num_frames != self._expected)):
-            found.report(self._wrong_count(int(content), int(num_frames[content])))
-        return found
-
-    def _count_frames(self, paths: Sequence[str], found: Verification) -> NDArray[np.int64]:
-        """Distinct frames of each content, ``[K]``; contents are divided among several passes."""
-        num_contents = len(self._claims.contents)
-        num_frames = np.zeros(num_contents, np.int64)
-        num_passes = -(-found.num_logits_rows // _ROWS_PER_PASS)
-        for which in range(num_passes):
-            keys = [np.empty(0, np.int64)]
-            for rows in _key_portions(self._store.files, paths):
-                content = lookup(content_keys(rows), self._claims.contents)
-                if which == 0:
-                    self._note_orphans(rows, content, found)
-                is_mine = (content >= 0) & (content % num_passes == which)
-                frame = np.asarray(rows["frame_index"], np.int64)
-                keys.append(content[is_mine] << 32 | frame[is_mine])
-            every = np.concatenate(keys)
-            once = np.unique(every)
-            found.num_duplicate_rows += len(every) - len(once)
-            num_frames += np.bincount(once >> 32, minlength=num_contents)
-        return num_frames
-
-    def _note_orphans(
-        self, rows: pa.Table, content: NDArray[np.int64], found: Verification
-    ) -> None:
-        is_orphan = np.append(self._expected, -1)[content] < 0  # the last: no outcome at all
-        found.num_orphan_rows += int(is_orphan.sum())
-        names = pc.unique(content_keys(rows.filter(pa.array(is_orphan)))).to_pylist()
-        folder = logits_folder(self._decode_id, self._member_id)
-        found.orphans += [f"{folder}: {name.replace(chr(10), ' ')}" for name in names]
-        del found.orphans[_MAX_LISTED:]
-
-    def _wrong_count(self, content: int, num_found: int) -> Problem:
-        clip = self._claims.clip_ids[content].as_py()
-        key = self._claims.contents[content].as_py().replace("\n", " ")
-        return Problem(
-            kind="frames",
-            where=f"{clip} ({key})",
-            message=f"member {self._member_id} under settings {self._decode_id}: the outcome says "
-            f"{self._expected[content]} frames, the store has {num_found}",
+def _check_logits(
+    store: ScoreStore, claims: _Claims, decode_id: str, member_id: str
+) -> Verification:
+    """Check the logits of one member under one decode settings against what outcomes claim."""
+    folder = logits_folder(decode_id, member_id)
+    schema = logits_schema(len(store.taxonomy))
+    found = Verification()
+    paths = []
+    for part in store.files.parts(folder):
+        problem = _problem_of_part(store.files, part.path, schema)
+        found.num_parts += 1
+        if problem:
+            found.report(problem)
+        if problem is None or problem.kind == "not finite":
+            paths.append(part.path)
+            found.num_logits_rows += num_rows_of(store.files, part.path)
+    nothing = np.full(len(claims.contents), -1, np.int32)
+    expected = claims.frames.get((decode_id, member_id), nothing)
+    counts = count_frames(
+        store.files,
+        paths,
+        num_rows=found.num_logits_rows,
+        contents=claims.contents,
+        is_claimed=expected >= 0,
+    )
+    found.num_duplicate_rows = counts.num_duplicate_rows
+    found.num_orphan_rows = counts.num_orphan_rows
+    found.orphans = [f"{folder}: {_shown(key)}" for key in sorted(set(counts.orphans))]
+    for content in np.flatnonzero((expected >= 0) & (counts.num_frames != expected)):
+        clip = claims.clip_ids[content].as_py()
+        where = f"{clip} ({_shown(claims.contents[content].as_py())})"
+        message = (
+            f"member {member_id} under settings {decode_id}: the outcome says {expected[content]} "
+            f"frames, the store has {counts.num_frames[content]}"
         )
+        found.report(Problem(kind="frames", where=where, message=message))
+    return found
 
 
-def _key_portions(files: StoreFiles, paths: Sequence[str]) -> Iterator[pa.Table]:
-    """Keys of the rows of parts, about a million at a time."""
-    pending: list[pa.Table] = []
-    num_pending = 0
-    for path in paths:
-        with files.open_part(path) as part:
-            pending.append(part.read(columns=["content_id", "span", "frame_index"]))
-        num_pending += len(pending[-1])
-        if num_pending >= _ROWS_PER_LOOKUP:
-            yield pa.concat_tables(pending)
-            pending, num_pending = [], 0
-    if pending:
-        yield pa.concat_tables(pending)
+def _shown(content_key: str) -> str:
+    return content_key.replace("\n", " ")

@@ -72,9 +72,9 @@ def outcomes_in(store: ScoreStore) -> set[str]:
     return {json.dumps(row, default=str) for row in store.outcomes().to_pylist()}
 
 
-def fill(store: ScoreStore) -> None:
+def fill(store: ScoreStore, names: str = "baca") -> None:
     """Several small files, unsorted, with rows that are there twice."""
-    for name in ("b", "a", "c", "a"):
+    for name in names:
         store.write_logits("d", "m", frames(name, 0, 40))
         store.write_logits("d", "m", frames(name, 30, 20))
         store.write_outcomes([outcome(name), outcome(name, 1, status="partial")])
@@ -260,6 +260,8 @@ from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.store_compact import compact_store
 from dsdi_ray.storage.store_files import StoreFiles
 
+os.fsync = lambda descriptor: None  # what is killed is a process, not the machine
+
 def compact_until(step, copy):
     num_steps = 0
 
@@ -298,7 +300,7 @@ def test_a_kill_at_any_step_loses_nothing_and_the_next_compaction_mends_it(
 ) -> None:
     store.write_logits("d", "m", frames("z", 0, 5))
     compact_store(store)
-    fill(store)
+    fill(store, "ba")
     logits, outcomes = logits_in(store), outcomes_in(store)
     command = [sys.executable, "-c", KILLED_AT_EACH_STEP, store.uri, str(tmp_path / "copies")]
     subprocess.run(command, check=True)
@@ -313,7 +315,7 @@ def test_a_kill_at_any_step_loses_nothing_and_the_next_compaction_mends_it(
         assert outcomes_in(copy) == outcomes
         assert len(parts(copy)) == len(parts(copy, "outcomes")) == 1
         assert len(copy.outcomes()) == len(outcomes)
-    assert num_left == set(range(1, 11)), "killed before, between and after all deletions"
+    assert num_left == set(range(1, 7)), "killed before, between and after all deletions"
 
 
 def test_one_maintenance_command_at_a_time(store: ScoreStore) -> None:
