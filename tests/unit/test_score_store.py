@@ -63,6 +63,8 @@ def test_spans_have_stable_keys() -> None:
     assert span_key(12.5, 15.0) == "12.5-15"
     assert span_key(None, 3.0) == "0-3"
     assert span_key(7.0, None) == "7-end"
+    assert span_key(36000.125, 36000.25) == "36000.125-36000.25"
+    assert span_key(0.0, 1e7) == "0-10000000"
 
 
 def test_the_newest_outcome_of_a_clip_counts(tmp_path: Path) -> None:
