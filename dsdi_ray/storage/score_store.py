@@ -165,21 +165,6 @@ def newest_per_clip(outcomes: pa.Table) -> pa.Table:
     return outcomes.take(newest_first.filter(pa.concat_arrays([pa.array([True]), is_first])))
 
 
-def scored_pairs(outcomes: pa.Table, decode_id: str) -> pa.Table:
-    """The (content_id, span, member_id) that are complete under these decode settings.
-
-    A clip that failed gives no pair.
-    """
-    done = outcomes.filter(
-        (pc.field("decode_id") == decode_id) & pc.field("status").isin(["ok", "partial"])
-    )
-    members = done["member_ids"].combine_chunks()
-    repeats = pc.list_parent_indices(members)
-    pairs = done.select(["content_id", "span"]).take(repeats)
-    pairs = pairs.append_column("member_id", pc.list_flatten(members))
-    return pairs.group_by(["content_id", "span", "member_id"]).aggregate([])
-
-
 def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     try:
         if "://" in uri:

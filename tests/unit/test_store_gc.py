@@ -13,7 +13,7 @@ from dsdi_ray.errors import DataError, StoreError
 from dsdi_ray.storage.manifest import manifest_table
 from dsdi_ray.storage.score_plan import plan_scoring
 from dsdi_ray.storage.score_rows import frame_rows
-from dsdi_ray.storage.score_store import ScoreStore, scored_pairs
+from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.store_claim import sole_maintenance
 from dsdi_ray.storage.store_files import StoreFiles
 from dsdi_ray.storage.store_gc import Kept, collect_garbage
@@ -62,8 +62,8 @@ def store(tmp_path: Path) -> ScoreStore:
 
 
 def pairs(store: ScoreStore, decode_id: str = "d") -> set[tuple[str, str]]:
-    found = scored_pairs(store.outcomes(), decode_id).to_pylist()
-    return {(p["content_id"], p["member_id"]) for p in found}
+    mine = [o for o in store.outcomes().to_pylist() if o["decode_id"] == decode_id]
+    return {(o["content_id"], member) for o in mine for member in o["member_ids"]}
 
 
 def test_members_that_no_kept_ensemble_uses_go_with_their_claims(store: ScoreStore) -> None:
