@@ -21,7 +21,13 @@ from dsdi_ray.storage.sorted_rows import (
     outcome_keys,
     sorted_once,
 )
-from dsdi_ray.storage.store_files import MERGED, ROWS_PER_GROUP, TEMPORARY, StoreFiles
+from dsdi_ray.storage.store_files import (
+    MERGED,
+    ROWS_PER_GROUP,
+    TEMPORARY,
+    StoreFiles,
+    encoding_of,
+)
 
 PART_BYTES = 192 * 2**20  # aimed at; within 128 and 256 MiB
 _RUN_BYTES = 256 * 2**20  # rows that are sorted in memory at once
@@ -180,7 +186,7 @@ def _spilled(
     stack.callback(files.delete, [path])
     with (
         files.filesystem.open_output_stream(path) as file,
-        pq.ParquetWriter(file, folder.schema, compression="zstd") as run,
+        pq.ParquetWriter(file, folder.schema, **encoding_of(folder.schema)) as run,
     ):
         for group in _row_groups(rows):
             run.write_table(group)

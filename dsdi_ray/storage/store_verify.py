@@ -217,14 +217,16 @@ def _check_logits(
     found.num_duplicate_rows = counts.num_duplicate_rows
     found.num_orphan_rows = counts.num_orphan_rows
     found.orphans = [f"{folder}: {_shown(key)}" for key in sorted(set(counts.orphans))]
-    for content in np.flatnonzero((expected >= 0) & (counts.num_frames != expected)):
+    wrong = np.flatnonzero((expected >= 0) & (counts.num_frames != expected))
+    found.num_problems += len(wrong)
+    for content in wrong[: _MAX_LISTED - len(found.problems)]:
         clip = claims.clip_ids[content].as_py()
         where = f"{clip} ({_shown(claims.contents[content].as_py())})"
         message = (
             f"member {member_id} under settings {decode_id}: the outcome says {expected[content]} "
             f"frames, the store has {counts.num_frames[content]}"
         )
-        found.report(Problem(kind="frames", where=where, message=message))
+        found.problems.append(Problem(kind="frames", where=where, message=message))
     return found
 
 

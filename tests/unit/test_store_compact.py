@@ -178,7 +178,7 @@ def test_merging_sorted_runs_is_sorting_them_together(runs: list, portion: int) 
     assert keys == sorted({key for run in runs for key in run})
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=8),
