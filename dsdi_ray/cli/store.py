@@ -31,7 +31,8 @@ def verify(store: StoreArgument, as_json: Json = False) -> None:
 
     Every file must be readable and of its schema, every logit finite, and each outcome borne out by
     as many frames as it says. Rows that are there twice and those of jobs that were cut off are
-    counted; they are harmless.
+    counted; they are harmless. Where logits are lost, drop their member with `dsdi store gc` and
+    score again.
 
     Example: dsdi store verify scores/
     """

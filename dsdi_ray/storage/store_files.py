@@ -186,19 +186,19 @@ class StoreFiles:
                 yield file
             _sync_folder(Path(folder))
             return
-        self.filesystem.create_dir(folder, recursive=True)
         content = pa.BufferOutputStream()  # whole before its first byte is sent
         yield content
-        self.retries.call(lambda: self._put(path, content.getvalue()), what=path)
+        self.retries.call(lambda: self._put(folder, name, content.getvalue()), what=path)
 
-    def _put(self, path: str, content: pa.Buffer) -> None:
-        kind = set(re.split(r"\W+", self.filesystem.type_name))
-        folder, _, name = path.rpartition("/")
-        target = path if kind & _OBJECT_STORES else f"{folder}/{TEMPORARY}{name}"
+    def _put(self, folder: str, name: str, content: pa.Buffer) -> None:
+        is_object_store = _OBJECT_STORES & set(re.split(r"\W+", self.filesystem.type_name))
+        if not is_object_store:  # which has no folders
+            self.filesystem.create_dir(folder, recursive=True)
+        target = f"{folder}/{name}" if is_object_store else f"{folder}/{TEMPORARY}{name}"
         with self.filesystem.open_output_stream(target) as file:
             file.write(content)
-        if target != path:
-            self.filesystem.move(target, path)
+        if not is_object_store:
+            self.filesystem.move(target, f"{folder}/{name}")
 
 
 def encoding_of(schema: pa.Schema) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def merge_parts(
         num_parts = max(1, round(sum(part.size for part in sources) / PART_BYTES))
         with ExitStack() as stack:
             rows = merge_sorted(_runs(files, folder, sources, change, stack), folder.keys_of)
-            rows_per_part = max(1, num_rows_before // num_parts)
+            rows_per_part = max(1, -(-num_rows_before // num_parts))
             num_rows = write_parts(files, folder, rows, rows_per_part=rows_per_part)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
