@@ -59,7 +59,10 @@ class Kept:
         return is_kept and member_id in self.member_ids
 
     def claims_of(self, outcomes: pa.Table) -> tuple[pa.Array, pa.Array, pa.Array]:
-        """Members that outcomes claim, the outcome that each is of, and whether it is kept."""
+        """Members of outcomes, the outcome that each is of, and whether it stays there.
+
+        A failed outcome claims no logits, so its members stay.
+        """
         lists = outcomes["member_ids"].combine_chunks()
         members, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
         is_kept = pc.is_in(members, value_set=pa.array(list(self.member_ids), pa.string()))
@@ -67,7 +70,8 @@ class Kept:
             settings = outcomes["decode_id"].take(parents).combine_chunks()
             values = pa.array(list(self.decode_ids), pa.string())
             is_kept = pc.and_(is_kept, pc.is_in(settings, value_set=values))
-        return members, parents, is_kept
+        has_failed = pc.equal(outcomes["status"], "failed").take(parents).combine_chunks()
+        return members, parents, pc.or_(is_kept, has_failed)
 
 
 def collect_garbage(
@@ -136,7 +140,7 @@ def _drop_claims(store: ScoreStore, folder: Folder, kept: Kept, *, dry_run: bool
     num_dropped = 0
     for part in store.files.parts(OUTCOMES):
         with store.files.open_part(part.path) as file:
-            claims = kept.claims_of(file.read(columns=["decode_id", "member_ids"]))
+            claims = kept.claims_of(file.read(columns=["decode_id", "member_ids", "status"]))
         num_of_part = int(pc.sum(pc.invert(claims[2])).as_py() or 0)
         num_dropped += num_of_part
         sources += [part] if num_of_part else []

@@ -76,6 +76,13 @@ def test_members_that_no_kept_ensemble_uses_go_with_their_claims(store: ScoreSto
     assert verify_store(store).num_problems == 0
 
 
+def test_failed_outcomes_stay_as_they_are(store: ScoreStore) -> None:
+    failed = {"clip_id": "bad", "content_id": "bad", "span": "all", "decode_id": "d"}
+    store.write_outcomes([{**failed, "member_ids": ["m1"], "status": "failed"}])
+    assert collect_garbage(store, Kept(member_ids={"m2"})).num_claims_dropped == 2
+    assert pairs(store) == {("a", "m2"), ("b", "m2"), ("bad", "m1")}
+
+
 def test_what_is_dropped_is_scored_again_when_it_is_asked_for(store: ScoreStore) -> None:
     collect_garbage(store, Kept(member_ids={"m2"}))
     clip = {"clip_id": "a", "uri": "/a.mp4", "media": "video", "content_id": "a"}
