@@ -14,40 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
+from dsdi_ray.storage.newest_rows import NEVER, NewestRows
 from dsdi_ray.storage.score_rows import content_keys
 
 _BATCH_ROWS = 131_072
 _BATCHES_AHEAD = 4
 _ROWS_PER_LOOKUP = 1_000_000  # a lookup begins with hashing the manifest's keys
-_NEVER = np.iinfo(np.int64).min
-
-
-class NewestRows:
-    """The newest row of each of K keys, of rows that come in any order and in portions.
-
-    Attributes:
-        rows: Number of the newest row of each key, -1 where there is none, ``[K]``.
-    """
-
-    def __init__(self, num_keys: int) -> None:
-        self.rows = np.full(num_keys, -1, np.int64)
-        self._times = np.full(num_keys, _NEVER, np.int64)
-
-    def add(
-        self, keys: NDArray[np.int64], times: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Take a portion, ``[R]`` each; a key of -1 is none of ours.
-
-        Returns:
-            Places in the portion of the rows that are the newest of their keys so far.
-        """
-        order = np.lexsort((times, keys))
-        is_last = np.append(np.diff(keys[order]) != 0, True) if len(keys) else np.empty(0, bool)
-        picked = order[is_last & (keys[order] >= 0)]
-        picked = picked[times[picked] >= self._times[keys[picked]]]
-        self._times[keys[picked]] = times[picked]
-        self.rows[keys[picked]] = rows[picked]
-        return picked
 
 
 class OutcomeScan:
@@ -252,7 +224,7 @@ def _flags(values: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def _integers(times: pa.ChunkedArray) -> NDArray[np.int64]:
     """Time stamps as microseconds; null is before all others."""
-    return np.asarray(pc.fill_null(times.cast(pa.int64()), _NEVER), np.int64)
+    return np.asarray(pc.fill_null(times.cast(pa.int64()), NEVER), np.int64)
 
 
 def _chunks(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, int]]:

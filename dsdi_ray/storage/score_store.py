@@ -25,8 +25,9 @@ import pyarrow.dataset as pads
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import DataError
+from dsdi_ray.storage.retries import Retries
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA
-from dsdi_ray.storage.store_files import Retries, StoreFiles, reading
+from dsdi_ray.storage.store_files import StoreFiles, reading
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
 FORMAT_VERSION = 1

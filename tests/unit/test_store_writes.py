@@ -12,9 +12,10 @@ import pytest
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.storage.retries import Retries
 from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.store_compact import compact_store
-from dsdi_ray.storage.store_files import Retries, StoreFiles
+from dsdi_ray.storage.store_files import StoreFiles
 from dsdi_ray.taxonomy import taxonomy_from_dict
 
 TWO = taxonomy_from_dict({"name": "two", "classes": ["flood", "fire"]})
@@ -159,7 +160,8 @@ import resource, sys
 import numpy as np, pyarrow as pa
 from pyarrow import fs
 from dsdi_ray.errors import StoreError
-from dsdi_ray.storage.store_files import Retries, StoreFiles
+from dsdi_ray.storage.retries import Retries
+from dsdi_ray.storage.store_files import StoreFiles
 
 retries = Retries(max_attempts=2, first_pause_seconds=0.001)
 files = StoreFiles(fs.LocalFileSystem(), sys.argv[1], retries)
