@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, results, training
+from dsdi_ray.cli import archive, demo, results, store, training
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -28,12 +28,13 @@ app = typer.Typer(
         "ensemble build, index (footage to a manifest), score (clips to a score store), rank "
         "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
         "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
-        "--strict)."
+        "--strict) or a store has problems (store verify)."
     ),
 )
 training.register(app)
 archive.register(app)
 results.register(app)
+store.register(app)
 demo.register(app)
 
 

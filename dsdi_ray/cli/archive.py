@@ -236,14 +236,21 @@ def outcomes(
 
     Example: dsdi outcomes scores/ --status failed
     """
+    import pyarrow.compute as pc
+
     from dsdi_ray.storage.score_store import ScoreStore
 
     if status not in (None, "ok", "partial", "failed"):
         raise UserError(f"--status must be ok, partial or failed, got {status!r}")
-    rows = ScoreStore.open(store).latest_outcomes().to_pylist()
-    rows = [row for row in rows if status in (None, row["status"])]
+    latest = ScoreStore.open(store).latest_outcomes()
+    if status:
+        latest = latest.filter(pc.field("status") == status)
+    rows = latest.to_pylist()
     if as_json:
-        extra = ("note", "content_id", "span", "member_ids", "seconds", "finished_at")
+        extra = (
+            "note", "content_id", "span", "member_ids", "seconds", "finished_at",
+            "seconds_covered", "is_transient",
+        )  # fmt: skip
         print_json([{name: row[name] for name in (*_OUTCOME_COLUMNS, *extra)} for row in rows])
         return
     print_table(

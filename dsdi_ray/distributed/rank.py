@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from dsdi_ray.errors import DataError
 from dsdi_ray.method.alignment import align_members
 from dsdi_ray.method.fusion import clip_scores
 from dsdi_ray.storage.bundles import EnsembleSpec
+from dsdi_ray.storage.outcome_scan import claimed_frames
 from dsdi_ray.storage.runs import ranked_run
-from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip, scored_pairs
+from dsdi_ray.storage.score_rows import content_keys
+from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip
+from dsdi_ray.storage.store_files import reading
 from dsdi_ray.taxonomy import check_same_taxonomy
 
 _ROWS_PER_PARTITION = 2_000_000
@@ -71,10 +75,11 @@ def rank_archive(
     store = ScoreStore.open(store_uri)
     check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
     member_ids = [m.member_id for m in ensemble.members]
-    clips, unranked = _rankable_clips(store.outcomes(), decode_id, member_ids)
+    clips, unranked = _rankable_clips(store, decode_id, member_ids)
     if not len(clips):
         raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
-    scores = pool_clips(
+    pool_all = partial(
+        pool_clips,
         store,
         clips.group_by(["content_id", "span"]).aggregate([]),
         decode_id=decode_id,
@@ -82,6 +87,7 @@ def rank_archive(
         pool=pool,
         order=order,
     )
+    scores = reading(pool_all, what=store_uri)
     run = _run_of_clips(clips, scores, store=store, top=top)
     return Ranking(
         run=run, num_clips=len(clips), unranked=unranked, seconds=time.monotonic() - started
@@ -118,7 +124,9 @@ def pool_clips(
         partitioning=Partitioning("hive"),
     )
     num_rows = rows.count()
-    num_stored = len(scored_pairs(store.outcomes(), decode_id).group_by(_KEY).aggregate([]))
+    outcomes = store.outcomes([*_KEY, "decode_id", "status"])
+    is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
+    num_stored = len(outcomes.filter(is_stored).group_by(_KEY).aggregate([]))
     if len(contents) < num_stored:
         rows = rows.map_batches(
             _keep_wanted,
@@ -164,20 +172,22 @@ def _pool_clip(rows: pa.Table, *, weights: Mapping[str, float], pool: str, order
 
 
 def _rankable_clips(
-    outcomes: pa.Table, decode_id: str, member_ids: Sequence[str]
+    store: ScoreStore, decode_id: str, member_ids: Sequence[str]
 ) -> tuple[pa.Table, Mapping[str, int]]:
     """The clips (clip_id, content_id, span) that every member has scored, and why others are not."""
-    mine = outcomes.filter(pc.field("decode_id") == decode_id)
-    newest = newest_per_clip(mine)
+    outcomes = store.outcomes(["clip_id", *_KEY, "decode_id", "status", "finished_at"])
+    newest = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
     unranked: Counter[str] = Counter()
     other = newest_per_clip(outcomes).filter(~_is_clip_of(newest))
     unranked["scored under other settings (see --fps)"] = len(other)
-    pairs = scored_pairs(mine, decode_id).filter(pc.field("member_id").isin(list(member_ids)))
-    counts = pairs.group_by(_KEY).aggregate([("member_id", "count")])
-    complete = counts.filter(pc.field("member_id_count") == len(member_ids)).select(_KEY)
-    keys = newest.select(["clip_id", *_KEY])
-    clips = keys.join(complete, _KEY, join_type="left semi").sort_by("clip_id")
-    rest = newest.filter(~_is_clip_of(clips))
+    contents = pc.unique(content_keys(newest)).drop_null()
+    frames = store.read_outcomes(
+        partial(claimed_frames, contents=contents, member_ids=member_ids, decode_id=decode_id)
+    )
+    complete = contents.filter(pa.array((frames >= 0).all(axis=1)))
+    is_complete = pc.is_in(content_keys(newest), value_set=complete)
+    clips = newest.filter(is_complete).select(["clip_id", *_KEY])
+    rest = newest.filter(pc.invert(is_complete))
     num_failed = rest.filter(pc.field("status") == "failed").num_rows
     unranked["no frame decodes (see `dsdi outcomes`)"] = num_failed
     unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_failed
@@ -185,20 +195,17 @@ def _rankable_clips(
 
 
 def _is_clip_of(table: pa.Table) -> pc.Expression:
-    return pc.field("clip_id").isin(pa.array(table["clip_id"].to_pylist(), pa.string()))
+    return pc.field("clip_id").isin(table["clip_id"].combine_chunks())
 
 
 def _run_of_clips(clips: pa.Table, pooled: pa.Table, *, store: ScoreStore, top: int) -> pa.Table:
     """Give every clip its content's scores and rank the clips of each feature."""
-    row_of = {key: i for i, key in enumerate(zip(*_lists(pooled, _KEY), strict=True))}
-    rows = [row_of[key] for key in zip(*_lists(clips, _KEY), strict=True)]
-    scores = np.array(pooled["scores"].to_pylist())[rows]
-    peaks = np.array(pooled["peak_seconds"].to_pylist())[rows]
+    rows = pc.index_in(content_keys(clips), value_set=content_keys(pooled)).to_numpy()
+    scores, peaks = (
+        pc.list_flatten(pooled[name]).to_numpy().reshape(len(pooled), -1)[rows]
+        for name in ("scores", "peak_seconds")
+    )
     return ranked_run(clips["clip_id"].to_pylist(), scores, peaks, features=store.taxonomy, top=top)
-
-
-def _lists(table: pa.Table, names: Sequence[str]) -> list[list[Any]]:
-    return [table[name].to_pylist() for name in names]
 
 
 def _reasons(unranked: Mapping[str, int]) -> str:

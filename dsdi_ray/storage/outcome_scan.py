@@ -14,40 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
+from dsdi_ray.storage.newest_rows import NEVER, NewestRows
 from dsdi_ray.storage.score_rows import content_keys
 
 _BATCH_ROWS = 131_072
 _BATCHES_AHEAD = 4
 _ROWS_PER_LOOKUP = 1_000_000  # a lookup begins with hashing the manifest's keys
-_NEVER = np.iinfo(np.int64).min
-
-
-class NewestRows:
-    """The newest row of each of K keys, of rows that come in any order and in portions.
-
-    Attributes:
-        rows: Number of the newest row of each key, -1 where there is none, ``[K]``.
-    """
-
-    def __init__(self, num_keys: int) -> None:
-        self.rows = np.full(num_keys, -1, np.int64)
-        self._times = np.full(num_keys, _NEVER, np.int64)
-
-    def add(
-        self, keys: NDArray[np.int64], times: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Take a portion, ``[R]`` each; a key of -1 is none of ours.
-
-        Returns:
-            Places in the portion of the rows that are the newest of their keys so far.
-        """
-        order = np.lexsort((times, keys))
-        is_last = np.append(np.diff(keys[order]) != 0, True) if len(keys) else np.empty(0, bool)
-        picked = order[is_last & (keys[order] >= 0)]
-        picked = picked[times[picked] >= self._times[keys[picked]]]
-        self._times[keys[picked]] = times[picked]
-        self.rows[keys[picked]] = rows[picked]
-        return picked
 
 
 class OutcomeScan:
@@ -105,8 +77,8 @@ class OutcomeScan:
         outcomes = outcomes.take(mine)
         times = _integers(outcomes["finished_at"])
         rows = first_row + mine
-        content = _lookup(content_keys(outcomes), self._contents)
-        clip = _lookup(outcomes["clip_id"], self._clips["clip_id"])
+        content = lookup(content_keys(outcomes), self._contents)
+        clip = lookup(outcomes["clip_id"], self._clips["clip_id"])
         newest = self._newest_of_clip.add(clip, times, rows)
         self.is_recorded[clip[newest]] = self._speaks_of_same_file(
             outcomes.take(newest), content[newest], clip[newest]
@@ -115,7 +87,8 @@ class OutcomeScan:
         is_lasting = ~_flags(outcomes["is_transient"]) | ~has_failed
         newest = self._newest_of_content.add(np.where(is_lasting, content, -1), times, rows)
         self.has_failed[content[newest]] = has_failed[newest]
-        self._mark_present(outcomes, np.where(has_failed, -1, content))
+        claimed, member, _ = _claims(outcomes, content, self._member_ids)
+        self.is_present[claimed, member] = True
 
     def _speaks_of_same_file(
         self, outcomes: pa.Table, content: NDArray[np.int64], clip: NDArray[np.int64]
@@ -129,13 +102,6 @@ class OutcomeScan:
         return is_same_uri & np.where(
             expected >= 0, content == expected, is_unreadable & is_same_error
         )
-
-    def _mark_present(self, outcomes: pa.Table, content: NDArray[np.int64]) -> None:
-        for chunk, start in _chunks(outcomes["member_ids"]):
-            member = _lookup(pc.list_flatten(chunk), self._member_ids)
-            scored = content[start + pc.list_parent_indices(chunk).to_numpy()]
-            is_ours = (member >= 0) & (scored >= 0)
-            self.is_present[scored[is_ours], member[is_ours]] = True
 
 
 def portions(dataset: pads.Dataset, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
@@ -172,7 +138,7 @@ def count_outcomes(
     for table, first_row in portions(dataset, columns):
         mine = _places(_is_of_settings(table, decode_id))
         outcomes = table.take(mine)
-        clip = _lookup(outcomes["clip_id"], clip_ids)
+        clip = lookup(outcomes["clip_id"], clip_ids)
         picked = newest.add(clip, _integers(outcomes["finished_at"]), first_row + mine)
         said = outcomes.select(["status", "error"]).take(picked)
         texts = pc.binary_join_element_wise(said["status"], pc.fill_null(said["error"], ""), "\n")
@@ -184,13 +150,64 @@ def count_outcomes(
     return {(status, error): count for (status, error), count in named if count}
 
 
+def known_contents(dataset: pads.Dataset) -> pa.Array:
+    """Keys of all contents that outcomes speak of, ``[K]``."""
+    columns = ["content_id", "span"]
+    keys = [pc.unique(content_keys(rows)) for rows, _ in portions(dataset, columns)]
+    return pa.chunked_array(keys, pa.string()).unique().drop_null()
+
+
+def claimed_frames(
+    dataset: pads.Dataset, contents: pa.Array, member_ids: Sequence[str], decode_id: str
+) -> NDArray[np.int32]:
+    """How many frames of each content the outcomes say that each member scored.
+
+    Args:
+        dataset: The outcomes.
+        contents: Keys, see :func:`~dsdi_ray.storage.score_rows.content_keys`, ``[K]``.
+        member_ids: Members, ``[M]``.
+        decode_id: Decode settings.
+
+    Returns:
+        Frames, -1 where no outcome claims the pair, ``[K, M]``.
+    """
+    frames = np.full((len(contents), len(member_ids)), -1, np.int32)
+    members = pa.array(member_ids, pa.string())
+    columns = ["content_id", "span", "decode_id", "member_ids", "status", "frames_scored"]
+    for rows, _ in portions(dataset, columns):
+        outcomes = rows.filter(pc.equal(rows["decode_id"], decode_id))
+        content, member, outcome = _claims(
+            outcomes, lookup(content_keys(outcomes), contents), members
+        )
+        scored = np.asarray(pc.fill_null(outcomes["frames_scored"], 0), np.int32)
+        np.maximum.at(frames, (content, member), scored[outcome])
+    return frames
+
+
+def _claims(
+    outcomes: pa.Table, content: NDArray[np.int64], member_ids: pa.Array
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The (content, member) pairs that outcomes say are complete, and the outcome of each."""
+    is_done = ~_flags(pc.equal(outcomes["status"], "failed"))
+    found = []
+    for chunk, start in _chunks(outcomes["member_ids"]):
+        member = lookup(pc.list_flatten(chunk), member_ids)
+        outcome = start + np.asarray(pc.list_parent_indices(chunk), np.int64)
+        is_ours = (member >= 0) & (content[outcome] >= 0) & is_done[outcome]
+        found.append((content[outcome[is_ours]], member[is_ours], outcome[is_ours]))
+    if not found:
+        return (np.empty(0, np.int64),) * 3
+    contents, members, places = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return contents, members, places
+
+
 def _is_of_settings(outcomes: pa.Table, decode_id: str) -> NDArray[np.bool_]:
     """Outcomes under these settings, and of files that no settings could read."""
     is_mine = _flags(pc.equal(outcomes["decode_id"], decode_id))
     return is_mine | ~_flags(outcomes["content_id"].is_valid())
 
 
-def _lookup(values: pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+def lookup(values: pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     """Place of each value, -1 where it is null or none of them."""
     places = pc.fill_null(pc.index_in(values, value_set=among), -1)
     return np.asarray(places, np.int64)
@@ -207,7 +224,7 @@ def _flags(values: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def _integers(times: pa.ChunkedArray) -> NDArray[np.int64]:
     """Time stamps as microseconds; null is before all others."""
-    return np.asarray(pc.fill_null(times.cast(pa.int64()), _NEVER), np.int64)
+    return np.asarray(pc.fill_null(times.cast(pa.int64()), NEVER), np.int64)
 
 
 def _chunks(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, int]]:

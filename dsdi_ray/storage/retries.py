@@ -1,19 +1,69 @@
-"""How often and how patiently a request to another machine is repeated."""
+"""How often and how patiently what fails for a while is tried again."""
 
 import os
 import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dsdi_ray.errors import StoreError
 
 _MAX_ATTEMPTS = 6  # about 20 s of waiting until a server counts as down
-_FIRST_WAIT_SECONDS = 0.5
-_LONGEST_WAIT_SECONDS = 20.0
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 20.0
+_LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+
+T = TypeVar("T")
 
 
 def max_attempts() -> int:
-    """Tries per request, ``DSDI_MAX_ATTEMPTS`` or 6."""
+    """Tries per request to another machine, ``DSDI_MAX_ATTEMPTS`` or 6."""
     return max(1, int(os.environ.get("DSDI_MAX_ATTEMPTS", _MAX_ATTEMPTS)))
 
 
-def backoff_seconds(num_failures: int) -> float:
-    """Wait after so many failures in a row, from 1: twice as long each time, shaken."""
-    longest: float = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (num_failures - 1))
-    return longest * random.uniform(0.5, 1.0)
+def backoff_seconds(
+    num_failures: int,
+    *,
+    first: float = _FIRST_PAUSE_SECONDS,
+    longest: float = _LONGEST_PAUSE_SECONDS,
+) -> float:
+    """Pause after so many failures in a row, from 1: twice as long each time, half of it chance."""
+    return float(min(longest, first * 2.0 ** (num_failures - 1)) * random.uniform(0.5, 1.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often a write that fails is tried again.
+
+    Attributes:
+        max_attempts: Attempts in all.
+        first_pause_seconds: Pause after the first one, see :func:`backoff_seconds`.
+        max_pause_seconds: No pause is longer.
+    """
+
+    max_attempts: int = 8
+    first_pause_seconds: float = 1.0
+    max_pause_seconds: float = 30.0
+
+    def call(self, write: Callable[[], T], *, what: str) -> T:
+        """Call until it succeeds.
+
+        Raises:
+            StoreError: If it failed too often, or for a reason that waiting does not mend.
+        """
+        for attempt in range(1, self.max_attempts + 1):
+            try:
+                return write()
+            except OSError as error:
+                if attempt == self.max_attempts or isinstance(error, _LASTING):
+                    raise StoreError(
+                        f"{what} cannot be written: {error} (attempts: {attempt}); what was "
+                        "written before stays, and the same command goes on from there"
+                    ) from error
+            time.sleep(
+                backoff_seconds(
+                    attempt, first=self.first_pause_seconds, longest=self.max_pause_seconds
+                )
+            )
+        raise AssertionError("max_attempts must be at least 1")

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 WHOLE_FILE = "all"
+NEW_OUTCOME_COLUMNS = ("seconds_covered", "is_transient")  # older stores lack them: null
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -26,7 +27,6 @@ OUTCOME_SCHEMA = pa.schema(
         ("attempts", pa.int32()),
         ("seconds", pa.float64()),  # of decoding, wall clock
         ("finished_at", pa.timestamp("us", tz="UTC")),
-        # Null in outcomes of before these columns:
         ("seconds_covered", pa.float64()),  # of footage: frames_scored / fps
         ("is_transient", pa.bool_()),  # failed for a reason outside the clip: the next job retries
     ]

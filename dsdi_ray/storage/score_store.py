@@ -25,8 +25,9 @@ from pyarrow import fs as pafs
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import resolve
+from dsdi_ray.storage.retries import Retries
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA
-from dsdi_ray.storage.store_files import Retries, StoreFiles, reading
+from dsdi_ray.storage.store_files import StoreFiles, reading
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
 FORMAT_VERSION = 1
@@ -163,18 +164,3 @@ def newest_per_clip(outcomes: pa.Table) -> pa.Table:
         return outcomes
     is_first = pc.not_equal(ids[1:], ids[:-1]).combine_chunks()
     return outcomes.take(newest_first.filter(pa.concat_arrays([pa.array([True]), is_first])))
-
-
-def scored_pairs(outcomes: pa.Table, decode_id: str) -> pa.Table:
-    """The (content_id, span, member_id) that are complete under these decode settings.
-
-    A clip that failed gives no pair.
-    """
-    done = outcomes.filter(
-        (pc.field("decode_id") == decode_id) & pc.field("status").isin(["ok", "partial"])
-    )
-    members = done["member_ids"].combine_chunks()
-    repeats = pc.list_parent_indices(members)
-    pairs = done.select(["content_id", "span"]).take(repeats)
-    pairs = pairs.append_column("member_id", pc.list_flatten(members))
-    return pairs.group_by(["content_id", "span", "member_id"]).aggregate([])

@@ -6,22 +6,22 @@ nothing, it is written under its own name. A merge writes parts that hold what o
 only then deletes those: a row may be in two parts for a while, and counts once.
 """
 
-import io
 import os
-import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.storage.retries import Retries
 
 PART = "part-"
 MERGED = "part-merged-"  # sorted, each row once
@@ -29,45 +29,10 @@ TEMPORARY = "_writing-"  # readers of Parquet pass over names with a leading _
 ROWS_PER_GROUP = 32_768  # a group is what a reader of one clip reads: 5 MB of 37 logits
 
 _OBJECT_STORES = {"s3", "s3a", "gcs", "gs", "abfs", "abfss", "az", "adl"}
-_LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _MAX_LISTINGS = 10
 _SECONDS_BETWEEN_LISTINGS = 0.1
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retries:
-    """How often a write that fails is tried again, after pauses that double.
-
-    Attributes:
-        max_attempts: Attempts in all.
-        first_pause_seconds: Pause after the first one; half of each pause is chance.
-        max_pause_seconds: No pause is longer.
-    """
-
-    max_attempts: int = 8
-    first_pause_seconds: float = 1.0
-    max_pause_seconds: float = 30.0
-
-    def call(self, write: Callable[[], T], *, what: str) -> T:
-        """Call until it succeeds.
-
-        Raises:
-            StoreError: If it failed too often, or for a reason that waiting does not mend.
-        """
-        for attempt in range(1, self.max_attempts + 1):
-            try:
-                return write()
-            except OSError as error:
-                if attempt == self.max_attempts or isinstance(error, _LASTING):
-                    raise StoreError(
-                        f"{what} cannot be written: {error} (attempts: {attempt}); what was "
-                        "written before stays, and the same command goes on from there"
-                    ) from error
-            pause = min(self.max_pause_seconds, self.first_pause_seconds * 2 ** (attempt - 1))
-            time.sleep(pause * random.uniform(0.5, 1.0))
-        raise AssertionError("max_attempts must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -107,19 +72,30 @@ class StoreFiles:
         infos = self.filesystem.get_file_info(selector)
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
-    def write_part(self, folder: str, rows: pa.Table, *, is_merged: bool = False) -> str:
+    def write_part(self, folder: str, rows: pa.Table) -> None:
         """Write a part; it is there whole or not at all.
-
-        Returns:
-            Its path.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        prefix = MERGED if is_merged else PART
-        path = f"{self.root}/{folder}/{prefix}{uuid.uuid4().hex}.parquet"
-        self.retries.call(lambda: self._write(path, parquet_writer(rows)), what=path)
-        return path
+
+        def write() -> None:
+            with self.new_part(folder, rows.schema) as part:
+                part.write_table(rows, row_group_size=ROWS_PER_GROUP)
+
+        self.retries.call(write, what=f"{self.root}/{folder}")
+
+    @contextmanager
+    def new_part(
+        self, folder: str, schema: pa.Schema, *, is_merged: bool = False
+    ) -> Iterator[pq.ParquetWriter]:
+        """A part to write piece by piece; it appears when the context ends without an error."""
+        name = f"{MERGED if is_merged else PART}{uuid.uuid4().hex}.parquet"
+        with (
+            self._new_file(f"{self.root}/{folder}/{name}") as file,
+            pq.ParquetWriter(file, schema, **encoding_of(schema)) as part,
+        ):
+            yield part
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a small file in the root, in place of the one that may be there.
@@ -127,54 +103,88 @@ class StoreFiles:
         Raises:
             StoreError: If it cannot be written.
         """
-        path = f"{self.root}/{name}"
 
-        def write(file: io.IOBase) -> None:
-            file.write(content)
+        def write() -> None:
+            with self._new_file(f"{self.root}/{name}") as file:
+                file.write(content)
 
-        self.retries.call(lambda: self._write(path, write), what=path)
+        self.retries.call(write, what=f"{self.root}/{name}")
+
+    @contextmanager
+    def open_part(self, path: str) -> Iterator[pq.ParquetFile]:
+        """A part to read.
+
+        Raises:
+            FileNotFoundError: If a merge took it away.
+            StoreError: If it is damaged or cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_file(path) as file:
+                yield pq.ParquetFile(file)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; those that are gone already are no error."""
+        """Delete files, for good when this returns; those that are gone already are no error."""
+        folders = set()
         for path in paths:
-            try:
+            with suppress(FileNotFoundError):
                 self.filesystem.delete_file(path)
-            except FileNotFoundError:
-                continue
+            folders.add(Path(path).parent)
+        if isinstance(self.filesystem, pafs.LocalFileSystem):
+            for folder in folders:
+                _sync_folder(folder)
 
     def _list(self, folder: str) -> dict[str, pafs.FileInfo]:
         selector = pafs.FileSelector(f"{self.root}/{folder}", allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
         return {info.path: info for info in infos if info.type == pafs.FileType.File}
 
-    def _write(self, path: str, write: Callable[[io.IOBase], None]) -> None:
+    @contextmanager
+    def _new_file(self, path: str) -> Iterator[Any]:
         folder, _, name = path.rpartition("/")
-        temporary = f"{folder}/{TEMPORARY}{name}"
-        self.filesystem.create_dir(folder, recursive=True)
         if isinstance(self.filesystem, pafs.LocalFileSystem):
-            _write_local(Path(temporary), write)
-            Path(temporary).replace(path)
-            _sync_folders(Path(folder), Path(self.root))
-        elif _OBJECT_STORES.intersection(re.split(r"\W+", self.filesystem.type_name)):
-            self._put(path, write)
-        else:
-            self._put(temporary, write)
-            self.filesystem.move(temporary, path)
+            _make_folder(Path(folder))
+            with _new_local_file(Path(folder) / f"{TEMPORARY}{name}", Path(path)) as file:
+                yield file
+            _sync_folder(Path(folder))
+            return
+        content = pa.BufferOutputStream()  # whole before its first byte is sent
+        yield content
+        self.retries.call(lambda: self._put(folder, name, content.getvalue()), what=path)
 
-    def _put(self, path: str, write: Callable[[io.IOBase], None]) -> None:
-        content = pa.BufferOutputStream()  # whole before the first byte is sent
-        write(content)
-        with self.filesystem.open_output_stream(path) as file:
-            file.write(content.getvalue())
+    def _put(self, folder: str, name: str, content: pa.Buffer) -> None:
+        is_object_store = _OBJECT_STORES & set(re.split(r"\W+", self.filesystem.type_name))
+        if not is_object_store:  # which has no folders
+            self.filesystem.create_dir(folder, recursive=True)
+        target = f"{folder}/{name}" if is_object_store else f"{folder}/{TEMPORARY}{name}"
+        with self.filesystem.open_output_stream(target) as file:
+            file.write(content)
+        if not is_object_store:
+            self.filesystem.move(target, f"{folder}/{name}")
 
 
-def parquet_writer(rows: pa.Table) -> Callable[[io.IOBase], None]:
-    """A function that writes rows to a file as every part is written."""
+def encoding_of(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are written: texts, which repeat, in dictionaries; lists of numbers by bytes.
 
-    def write(file: io.IOBase) -> None:
-        pq.write_table(rows, file, compression="zstd", row_group_size=ROWS_PER_GROUP)
-
-    return write
+    Measured on logits: a third of the time of Parquet's defaults, and a fifth less space.
+    """
+    texts, floats = [], []
+    for field in schema:
+        is_list = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
+        kind = field.type.value_type if is_list else field.type
+        leaf = f"{field.name}.list.element" if is_list else field.name
+        if pa.types.is_string(kind):
+            texts.append(leaf)
+        elif pa.types.is_float32(kind):
+            floats.append(leaf)
+    return {
+        "compression": "zstd",
+        "use_dictionary": texts or False,
+        "use_byte_stream_split": floats or False,
+    }
 
 
 def reading(read: Callable[[], T], *, what: str) -> T:
@@ -192,24 +202,30 @@ def reading(read: Callable[[], T], *, what: str) -> T:
     raise StoreError(f"{what}: files vanish as fast as they are listed: {vanished}") from vanished
 
 
-def _write_local(path: Path, write: Callable[[io.IOBase], None]) -> None:
+@contextmanager
+def _new_local_file(temporary: Path, path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("wb") as file:
-            write(file)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)  # a full disk needs the room
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
 
 
-def _sync_folders(folder: Path, root: Path) -> None:
-    """Force the names of new files and folders to the disk, as far down as the root."""
-    for place in [folder, *folder.parents]:
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if place == root:
-            return
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from footage import make_member, write_footage
+from footage import make_ensemble, make_member, write_footage
+
+from dsdi_ray.storage.bundles import write_ensemble
+from dsdi_ray.storage.score_rows import frame_rows
+from dsdi_ray.storage.score_store import ScoreStore
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
@@ -49,7 +54,7 @@ def test_help_answers_without_loading_what_commands_need() -> None:
 @pytest.mark.parametrize(
     "command",
     ["prepare", "train", "member import", "ensemble build", "index", "score", "outcomes", "rank",
-     "evaluate", "demo"],
+     "evaluate", "demo", "store verify", "store compact", "store gc"],
 )  # fmt: skip
 def test_every_command_teaches_with_an_example(command: str) -> None:
     result = dsdi(*command.split(), "--help")
@@ -107,3 +112,64 @@ def test_footage_to_ranked_run(tmp_path: Path) -> None:
     ]
     assert by_format[0]["map"] == by_format[1]["map"] == by_format[2]["map"]
     assert 0.5 <= by_format[0]["map"] <= 1.0
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> tuple[Path, Path]:
+    """A store with the scores of two clips by two members, and an ensemble of one of the two."""
+    ensemble = make_ensemble(tmp_path / "members").only(0)
+    write_ensemble([(Path(m.path), m.weight) for m in ensemble.members], tmp_path / "one")
+    store = ScoreStore.open_or_create(str(tmp_path / "scores"), ensemble.taxonomy)
+    members = [ensemble.members[0].member_id, "another"]
+    for clip_id in "ab":
+        for member_id in members:
+            rows = frame_rows(
+                content_ids=[clip_id],
+                spans=["all"],
+                frame_indices=[np.arange(3, dtype=np.int32)],
+                times_seconds=[np.arange(3) / 10],
+                logits=[np.zeros((3, len(ensemble.taxonomy)), np.float32)],
+            )
+            store.write_logits("d", member_id, rows)
+        outcome = {"clip_id": clip_id, "content_id": clip_id, "span": "all", "decode_id": "d"}
+        store.write_outcomes(
+            [{**outcome, "member_ids": members, "status": "ok", "frames_scored": 3}]
+        )
+    return tmp_path / "scores", tmp_path / "one"
+
+
+def test_a_store_is_compacted_collected_and_found_sound(scores: tuple[Path, Path]) -> None:
+    store, ensemble = scores
+    dry = dsdi("store", "compact", store, "--dry-run")
+    assert (dry.returncode, dry.stdout.splitlines()[0]) == (0, "Dry run")
+    compacted = json.loads(dsdi("store", "compact", store, "--json").stdout)
+    assert (compacted["num_parts_before"], compacted["num_parts_after"]) == (6, 3)
+    assert dsdi("store", "compact", store).stdout.splitlines()[0] == "Nothing to do"
+    collected = json.loads(dsdi("store", "gc", store, "--keep", ensemble, "--json").stdout)
+    assert (collected["num_claims_dropped"], collected["num_parts_dropped"]) == (2, 1)
+    verified = dsdi("store", "verify", store)
+    assert (verified.returncode, verified.stdout.splitlines()[0]) == (0, "No problem")
+
+
+def test_a_store_with_problems_exits_with_three_and_names_them(scores: tuple[Path, Path]) -> None:
+    store, _ = scores
+    lost = next(store.glob("logits/decode_id=d/member_id=another/part-*"))
+    lost.unlink()
+    verified = dsdi("store", "verify", store)
+    assert verified.returncode == 3
+    assert "member another under settings d: the outcome says 3 frames, the store has 0" in (
+        verified.stdout
+    )
+    (problem,) = json.loads(dsdi("store", "verify", store, "--json").stdout)["problems"]
+    assert problem["kind"] == "frames"
+
+
+def test_maintenance_of_what_is_no_store_is_a_mistake_in_one_line(
+    tmp_path: Path, scores: tuple[Path, Path]
+) -> None:
+    for command in ("verify", "compact"):
+        line = one_line_mistake(dsdi("store", command, tmp_path))
+        assert "no score store at" in line
+    store, ensemble = scores
+    line = one_line_mistake(dsdi("store", "gc", store, "--keep", ensemble, "--keep-fps", 3))
+    assert "all would go" in line

@@ -1,5 +1,6 @@
 """Scoring and ranking on a real local Ray: nothing lost, nothing done twice, nothing by chance."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dsdi_ray.distributed.scoring_pipeline import ScoringPool, scoring_pool
 from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
 from dsdi_ray.storage.score_store import ScoreStore
+from dsdi_ray.storage.store_compact import compact_store
 from dsdi_ray.taxonomy import load_taxonomy
 from dsdi_ray.vision.decode import ClipSource, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_process import DecodeProcess
@@ -155,6 +157,26 @@ def test_ranking_twice_gives_the_same_run_and_says_what_is_not_ranked(
     assert first.num_clips == 5
     assert first.unranked == {"no frame decodes (see `dsdi outcomes`)": 2}
     assert first.run["feature"].unique().to_pylist() == ["red", "green", "blue"]
+
+
+def test_ranking_lists_the_logits_again_where_a_merge_took_files_away(
+    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "scores")
+    score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
+    expected = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id).run
+    list_logits, num_listings = ScoreStore.logits_files, 0
+
+    def list_and_merge(store: ScoreStore, decode_id: str, member_ids: Iterable[str]) -> list[str]:
+        nonlocal num_listings
+        num_listings += 1
+        listed = list_logits(store, decode_id, member_ids)
+        compact_store(store)
+        return listed
+
+    monkeypatch.setattr(ScoreStore, "logits_files", list_and_merge)
+    assert rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id).run.equals(expected)
+    assert num_listings == 2
 
 
 def test_max_pooling_is_the_largest_mean_probability_of_any_frame(

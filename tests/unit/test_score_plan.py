@@ -1,13 +1,21 @@
 """What a scoring job has to do: nothing that the store has, everything that it lacks."""
 
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from dsdi_ray.storage import outcome_scan, score_plan
 from dsdi_ray.storage.manifest import manifest_table
+from dsdi_ray.storage.outcome_scan import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
+from dsdi_ray.storage.score_rows import span_key
 from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.score_writer import ScoreWriter
 from dsdi_ray.taxonomy import taxonomy_from_dict
@@ -38,7 +46,14 @@ def plan(manifest: pa.Table, store: ScoreStore, *members: str, **options: bool) 
     return plan_scoring(manifest, store=store, member_ids=members, decode_id="d", **options)
 
 
-def scored_rows(plan: ScoringPlan, work_id: int, *, status: str = "ok", num_frames: int = 3):
+def scored_rows(
+    plan: ScoringPlan,
+    work_id: int,
+    *,
+    status: str = "ok",
+    num_frames: int = 3,
+    is_transient: bool | None = None,
+):
     """What the scoring actors send for one work item: a chunk per member, then the outcome."""
     members = plan.work["member_ids"][work_id].as_py()
     logits = np.arange(num_frames * 2, dtype=np.float32)
@@ -52,6 +67,7 @@ def scored_rows(plan: ScoringPlan, work_id: int, *, status: str = "ok", num_fram
         "attempts": 1,
         "seconds": 0.1,
         "num_chunks": 1 if status == "ok" else 0,
+        **({} if is_transient is None else {"is_transient": is_transient}),
     }
     chunks = [
         {
@@ -150,6 +166,41 @@ def test_failed_clips_are_tried_again_only_when_asked(store: ScoreStore) -> None
     assert store.latest_outcomes()["status"].to_pylist() == ["ok", "ok"]
 
 
+def test_a_transient_failure_is_an_outcome_and_is_tried_again(store: ScoreStore) -> None:
+    first = plan(clips("a"), store, "m1")
+    writer = ScoreWriter(store, first, decode_id="d", fps=10.0)
+    rows = scored_rows(first, 0, status="failed", is_transient=True)
+    writer.add(pa.Table.from_pylist(rows))
+    writer.flush()
+    (outcome,) = store.latest_outcomes().to_pylist()
+    assert (outcome["status"], outcome["is_transient"]) == ("failed", True)
+    assert plan(clips("a"), store, "m1").num_work_items == 1
+
+
+def test_a_clip_that_failed_once_and_was_scored_since_is_scored_by_new_members(
+    store: ScoreStore,
+) -> None:
+    do(plan(clips("a"), store, "m1"), store, a="failed")
+    do(plan(clips("a"), store, "m1", retry_failed=True), store)
+    assert plan(clips("a"), store, "m1", "m2").work["member_ids"].to_pylist() == [["m2"]]
+
+
+def test_outcomes_say_how_many_seconds_the_scored_frames_cover(store: ScoreStore) -> None:
+    gone = clips("gone", content_id=None, probe_error="no")
+    do(plan(pa.concat_tables([clips("a"), gone]), store, "m1"), store)
+    assert store.latest_outcomes()["seconds_covered"].to_pylist() == [pytest.approx(0.3), 0.0]
+
+
+def test_content_that_left_its_clip_is_known_to_the_next_clip_that_has_it(
+    store: ScoreStore,
+) -> None:
+    do(plan(clips("a"), store, "m1"), store)
+    do(plan(clips("a", content_id="changed"), store, "m1"), store)
+    moved = plan(clips("z", content_id="content-a"), store, "m1")
+    assert moved.num_work_items == 0
+    assert moved.known["clip_id"].to_pylist() == ["z"]
+
+
 def test_an_unreadable_file_is_an_outcome_and_written_once(store: ScoreStore) -> None:
     gone = clips("gone", content_id=None, probe_error="cannot be read: No such file")
     do(plan(gone, store, "m1"), store)
@@ -191,3 +242,112 @@ def test_a_chunk_that_arrives_twice_counts_once(store: ScoreStore) -> None:
     writer.flush()
     (file,) = store.logits_files("d", ["m1"])
     assert pq.read_table(file, partitioning=None)["frame_index"].to_pylist() == [0, 1, 2]
+
+
+CONTENTS = st.sampled_from(["x", "y", "z", None])
+SPANS = st.sampled_from([(None, None), (0.0, 5.0)])
+URIS = st.sampled_from(["/1.mp4", "/2.mp4"])
+ERRORS = st.sampled_from(["no", "gone"])
+CLIPS = st.lists(
+    st.tuples(st.sampled_from("abcde"), URIS, CONTENTS, SPANS, ERRORS),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda clip: clip[0],
+)
+ATTEMPTS = st.lists(
+    st.tuples(
+        st.sampled_from("abcde"),
+        URIS,
+        CONTENTS,
+        SPANS,
+        ERRORS,
+        st.sampled_from("de"),
+        st.sets(st.sampled_from(["m1", "m2", "m3"])),
+        st.sampled_from(["ok", "partial", "failed"]),
+        st.sampled_from([None, False, True]),
+    ),
+    max_size=12,
+)
+
+
+def as_outcome(attempt: tuple, number: int) -> dict[str, object]:
+    clip_id, uri, content_id, span, error, decode_id, members, status, is_transient = attempt
+    return {
+        "clip_id": clip_id,
+        "uri": uri,
+        "content_id": content_id,
+        "span": span_key(*span),
+        "error": error,
+        "decode_id": decode_id,
+        "member_ids": sorted(members) if content_id else [],
+        "status": status if content_id else "failed",
+        "is_transient": is_transient,
+        "finished_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(CLIPS, ATTEMPTS, st.booleans(), st.randoms(use_true_random=False))
+def test_a_plan_is_what_sets_of_pairs_say(
+    tmp_path_factory: pytest.TempPathFactory,
+    archive: list,
+    attempts: list,
+    retry_failed: bool,
+    chance: random.Random,
+) -> None:
+    store = ScoreStore.open_or_create(str(tmp_path_factory.mktemp("s")), TWO)
+    outcomes = [as_outcome(attempt, number) for number, attempt in enumerate(attempts)]
+    shuffled = chance.sample(outcomes, len(outcomes))
+    store.write_outcomes(shuffled[:5])
+    store.write_outcomes(shuffled[5:])
+    manifest = manifest_table(
+        {
+            "clip_id": clip_id, "uri": uri, "media": "video", "content_id": content,
+            "start_seconds": span[0], "end_seconds": span[1], "probe_error": error,
+        }
+        for clip_id, uri, content, span, error in archive
+    )  # fmt: skip
+    members = ["m2", "m1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcome_scan, "_ROWS_PER_LOOKUP", 3)
+        patch.setattr(outcome_scan, "_BATCH_ROWS", 2)
+        patch.setattr(score_plan, "_LISTS_PER_CHUNK", 2)
+        got = plan(manifest, store, *members, retry_failed=retry_failed)
+        counted = store.read_outcomes(lambda d: count_outcomes(d, manifest["clip_id"], "d"))
+
+    keys = [(content, span_key(*span)) if content else None for _, _, content, span, _ in archive]
+    mine = [o for o in outcomes if o["decode_id"] == "d" and o["content_id"]]
+    key_of = {id(o): (o["content_id"], o["span"]) for o in mine}
+    present = {(key_of[id(o)], m) for o in mine if o["status"] != "failed" for m in o["member_ids"]}
+    lasting = [o for o in mine if o["status"] != "failed" or not o["is_transient"]]
+    newest = {key_of[id(o)]: o for o in lasting}
+    has_failed = {key for key, o in newest.items() if o["status"] == "failed"}
+    wanted = {(key, m) for key in keys if key for m in members}
+    missing = {(key, m) for key, m in wanted - present if retry_failed or key not in has_failed}
+    assert got.num_pairs_present == len(wanted & present)
+    assert got.num_pairs_missing == len(missing)
+    to_do = dict.fromkeys(key for key in keys if any((key, m) in missing for m in members))
+    assert [(r["content_id"], r["span"], r["member_ids"]) for r in got.work.to_pylist()] == [
+        (*key, sorted(m for m in members if (key, m) in missing)) for key in to_do
+    ]
+    assert got.clips_of_work.to_pylist() == [
+        [row for row, other in enumerate(keys) if other == key] for key in to_do
+    ]
+
+    said = {o["clip_id"]: o for o in outcomes if o["decode_id"] == "d" or not o["content_id"]}
+    is_recorded = [
+        clip[0] in said
+        and said[clip[0]]["uri"] == clip[1]
+        and said[clip[0]]["content_id"] == clip[2]
+        and (said[clip[0]]["span"] == key[1] if key else said[clip[0]]["error"] == clip[4])
+        for clip, key in zip(archive, keys, strict=True)
+    ]
+    rows = range(len(archive))
+    assert got.unreadable.to_pylist() == [r for r in rows if not keys[r] and not is_recorded[r]]
+    known = [r for r in rows if keys[r] in newest and keys[r] not in to_do and not is_recorded[r]]
+    assert [(o["clip_id"], o["uri"], o["error"]) for o in got.known.to_pylist()] == [
+        (archive[r][0], archive[r][1], newest[keys[r]]["error"]) for r in known
+    ]
+
+    by_clip = [said[clip[0]] for clip in archive if clip[0] in said]
+    assert counted == Counter((o["status"], o["error"]) for o in by_clip)

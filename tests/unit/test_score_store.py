@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from dsdi_ray.errors import DataError, TaxonomyError
-from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, frame_rows, span_key
-from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip, scored_pairs
+from dsdi_ray.storage.outcome_scan import claimed_frames, known_contents
+from dsdi_ray.storage.score_rows import frame_rows, span_key
+from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip
 from dsdi_ray.taxonomy import Taxonomy, load_taxonomy, taxonomy_from_dict
 
 THREE = taxonomy_from_dict({"name": "three", "classes": ["flood", "fire", "road"]})
@@ -63,6 +64,8 @@ def test_spans_have_stable_keys() -> None:
     assert span_key(12.5, 15.0) == "12.5-15"
     assert span_key(None, 3.0) == "0-3"
     assert span_key(7.0, None) == "7-end"
+    assert span_key(36000.125, 36000.25) == "36000.125-36000.25"
+    assert span_key(0.0, 1e7) == "0-10000000"
 
 
 def test_the_newest_outcome_of_a_clip_counts(tmp_path: Path) -> None:
@@ -80,17 +83,23 @@ def test_newest_per_clip_of_nothing_is_nothing(tmp_path: Path) -> None:
     assert len(newest_per_clip(store.outcomes())) == 0
 
 
-def test_scored_pairs_are_those_of_ok_and_partial_clips_under_the_settings() -> None:
+def test_claims_are_of_ok_and_partial_clips_under_the_settings(tmp_path: Path) -> None:
+    store = ScoreStore.open_or_create(str(tmp_path / "s"), THREE)
     rows = [
-        outcome("a"),
-        outcome("b", status="partial", member_ids=["m2"]),
+        outcome("a", frames_scored=5),
+        outcome("b", status="partial", member_ids=["m2"], frames_scored=3),
         outcome("c", status="failed"),
         outcome("d", decode_id="other"),
-        outcome("a2", content_id="content-a"),  # a copy of a: the same pair
+        outcome("a2", content_id="content-a", frames_scored=5),  # a copy of a: the same pair
+        outcome("gone", content_id=None, status="failed", member_ids=[]),
     ]
-    table = pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
-    pairs = {(r["content_id"], r["member_id"]) for r in scored_pairs(table, "d").to_pylist()}
-    assert pairs == {("content-a", "m1"), ("content-a", "m2"), ("content-b", "m2")}
+    store.write_outcomes(rows)
+    contents = store.read_outcomes(known_contents)
+    assert [key.split("\n")[0] for key in contents.to_pylist()] == [
+        "content-a", "content-b", "content-c", "content-d",
+    ]  # fmt: skip
+    frames = store.read_outcomes(lambda d: claimed_frames(d, contents, ["m1", "m2", "m3"], "d"))
+    assert frames.tolist() == [[5, 5, -1], [-1, 3, -1], [-1, -1, -1], [-1, -1, -1]]
 
 
 def test_files_still_being_written_are_not_read(tmp_path: Path) -> None:
