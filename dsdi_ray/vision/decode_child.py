@@ -75,7 +75,7 @@ def _decode(stream: int, request: Mapping[str, Any]) -> None:
         ClipSource(**request["source"]),
         request["sizes"],
         DecodeSettings(**request["settings"]),
-        first_decoder=request["first_decoder"],
+        is_careful=request["is_careful"],
     )
     for part in reader.read(request["first_chunk"]):
         if part is None or isinstance(part, float):

@@ -154,7 +154,7 @@ def test_a_numbered_picture_is_found_under_its_number(process, number):
 
 
 def test_times_agree_with_the_reference_of_another_library():
-    from dsdi_ray.vision.timeline import read_timeline
+    from dsdi_ray.vision.timeline_reader import read_timeline
 
     (reference,) = (SHARED_DATA / "clips" / "reference").glob(
         "*nasa_13013*stream3.all_frames_info.json"

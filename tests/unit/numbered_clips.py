@@ -67,7 +67,7 @@ def write_clip(
 def decode(
     path: Path,
     *,
-    first_decoder: str = "decord",
+    is_careful: bool = False,
     start: float | None = None,
     end: float | None = None,
     first_chunk: int = 0,
@@ -77,7 +77,7 @@ def decode(
 ) -> tuple[list[FrameChunk], DecodeOutcome]:
     """Decode in this process."""
     source = ClipSource(uri=str(path), media=media, start_seconds=start, end_seconds=end)
-    reader = ClipReader(source, sizes, settings or DecodeSettings(), first_decoder=first_decoder)
+    reader = ClipReader(source, sizes, settings or DecodeSettings(), is_careful=is_careful)
     *parts, outcome = (p for p in reader.read(first_chunk) if not isinstance(p, float | None))
     return parts, outcome
 

@@ -62,7 +62,7 @@ class TestSizes:
         clip = write_clip(tmp_path / "a.mp4")
         for size in (64, 224, 299):
             (decord, *_), one = decode(clip, sizes=(size,))
-            (pyav, *_), other = decode(clip, sizes=(size,), first_decoder="pyav")
+            (pyav, *_), other = decode(clip, sizes=(size,), is_careful=True)
             assert (one.decoder, other.decoder) == ("decord", "pyav")
             np.testing.assert_array_equal(decord.pixels[size], pyav.pixels[size])
 
@@ -91,19 +91,21 @@ class TestChunks:
     @pytest.mark.parametrize("decoder", ["decord", "pyav"])
     def test_chunks_are_consecutive_samples_and_resume_alike(self, tmp_path, decoder):
         clip = write_clip(tmp_path / "a.mp4")
-        whole, _ = decode(clip, first_decoder=decoder, settings=SMALL_CHUNKS)
+        whole, _ = decode(clip, is_careful=decoder == "pyav", settings=SMALL_CHUNKS)
         assert [c.frame_indices.tolist() for c in whole] == [
             list(range(i, min(i + 6, 20))) for i in range(0, 20, 6)
         ]
         for first in (1, 3, 4):
-            rest, _ = decode(clip, first_decoder=decoder, settings=SMALL_CHUNKS, first_chunk=first)
+            rest, _ = decode(
+                clip, is_careful=decoder == "pyav", settings=SMALL_CHUNKS, first_chunk=first
+            )
             assert [c.chunk_index for c in rest] == list(range(first, 4))
             for a, b in zip(whole[first:], rest, strict=True):
                 np.testing.assert_array_equal(a.pixels[64], b.pixels[64])
 
     def test_a_seek_to_a_false_key_frame_is_noticed(self, tmp_path):
         clip = write_clip(tmp_path / "a.mp4", options={"x264-params": "intra-refresh=1:keyint=10"})
-        chunks, outcome = decode(clip, first_decoder="pyav", start=1.0)
+        chunks, outcome = decode(clip, is_careful=True, start=1.0)
         assert numbers(chunks) == {k: 25 + k * 25 // 10 for k in range(10)}
         assert outcome.status == "ok"
 

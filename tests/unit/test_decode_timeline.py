@@ -8,7 +8,8 @@ from numbered_clips import decode, numbers, write_clip
 
 from dsdi_ray.vision.decode import ClipSource, DecodeSettings
 from dsdi_ray.vision.sampling import plan_samples
-from dsdi_ray.vision.timeline import Timeline, clock_restarts
+from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.timeline_reader import clock_restarts
 
 BOTH = pytest.mark.parametrize("decoder", ["decord", "pyav"])
 
@@ -16,7 +17,10 @@ BOTH = pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def timeline(times, *, per_second=1000, last=40):
     times = np.array(times, np.int64)
     return Timeline(
-        display_times=times, time_base=Fraction(1, per_second), end_time=int(times[-1]) + last
+        display_times=times,
+        time_base=Fraction(1, per_second),
+        first_time=int(times[0]),
+        end_time=int(times[-1]) + last,
     )
 
 
@@ -90,7 +94,7 @@ class TestClockRestarts:
 class TestRealTimelines:
     @BOTH
     def test_constant_rate(self, tmp_path, decoder):
-        chunks, outcome = decode(write_clip(tmp_path / "a.mp4"), first_decoder=decoder)
+        chunks, outcome = decode(write_clip(tmp_path / "a.mp4"), is_careful=decoder == "pyav")
         assert numbers(chunks) == {k: k * 25 // 10 for k in range(20)}
         assert (outcome.status, outcome.decoder, outcome.error) == ("ok", decoder, None)
 
@@ -98,7 +102,7 @@ class TestRealTimelines:
     def test_variable_rate_and_a_late_start(self, tmp_path, decoder):
         shown_at = [3000 + int(1.7 * i * i) for i in range(40)]
         clip = write_clip(tmp_path / "a.mkv", num_pictures=40, shown_at_ms=shown_at.__getitem__)
-        chunks, _ = decode(clip, first_decoder=decoder)
+        chunks, _ = decode(clip, is_careful=decoder == "pyav")
         got = numbers(chunks)
         for k, number in got.items():
             on_screen = np.searchsorted(shown_at, 3000 + 100 * k, side="right") - 1
@@ -108,7 +112,7 @@ class TestRealTimelines:
     @BOTH
     def test_a_slow_source_yields_each_picture_once(self, tmp_path, decoder):
         chunks, outcome = decode(
-            write_clip(tmp_path / "a.mp4", num_pictures=12, fps=4), first_decoder=decoder
+            write_clip(tmp_path / "a.mp4", num_pictures=12, fps=4), is_careful=decoder == "pyav"
         )
         assert list(numbers(chunks).values()) == list(range(12))
         assert list(numbers(chunks))[:4] == [0, 3, 5, 8]
@@ -120,7 +124,7 @@ class TestRealTimelines:
     def test_a_part_shows_what_the_whole_shows_then(self, tmp_path, decoder, name, start):
         codec = {"a.avi": "mpeg4", "a.mpg": "mpeg1video"}.get(name, "libx264")
         clip = write_clip(tmp_path / name, codec=codec, max_b_frames=0)
-        chunks, outcome = decode(clip, first_decoder=decoder, start=start, end=start + 0.5)
+        chunks, outcome = decode(clip, is_careful=decoder == "pyav", start=start, end=start + 0.5)
         assert numbers(chunks) == {k: int((start + k / 10) * 25 + 1e-6) for k in range(5)}
         assert outcome.status == "ok"
 
