@@ -86,6 +86,7 @@ class SquareScaler:
 
 def _square_graph(frame: VideoFrame, side_px: int, turns: int) -> Graph:
     graph = Graph()
+    graph.threads = 1  # each of many would filter the rows that its neighbours need as well
     steps = [
         graph.add_buffer(
             width=frame.width,
