@@ -146,12 +146,15 @@ class ClipReader:
             self._num_scored += len(positions)
             if positions:
                 indices = plan.frame_indices[positions]
+                pixels = {s: np.stack([pictures[p][s] for p in positions]) for s in self._sizes}
+                pictures.clear()  # of a chunk there is one copy while the next one is decoded
                 yield FrameChunk(
                     chunk_index=chunk_index,
                     frame_indices=indices,
                     times_seconds=indices / self._settings.fps,
-                    pixels={s: np.stack([pictures[p][s] for p in positions]) for s in self._sizes},
+                    pixels=pixels,
                 )
+                del pixels
         return self._shortfall(len(plan) - first_chunk * size)
 
     def _open_fast(self, plan: SamplingPlan, timeline: Timeline, first: int) -> None:

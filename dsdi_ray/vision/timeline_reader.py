@@ -8,6 +8,7 @@ import math
 from collections.abc import Generator
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -27,6 +28,8 @@ _NO_TIMES = np.empty(0, np.int64)
 _INDEXED = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
+_NUM_RECENT = 4
+_RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
 # picture, in others (MPEG-TS) it returned pictures seconds away without an error.
 _SEEKABLE_BY_DECORD = _INDEXED | {"avi", "flv"}
@@ -54,8 +57,7 @@ def read_timeline(
     """
     if start_seconds or end_seconds is not None:
         part = yield from _read_part(path, start_seconds or 0.0, end_seconds)
-        if part is not None:
-            return part
+        return part or (yield from _read_whole_once(path))
     return (yield from _read_whole(path))
 
 
@@ -118,6 +120,17 @@ def _is_regular(facts: PacketFacts, time_base: Fraction) -> bool:
         and facts.key_times[0] == facts.display_times[0]
         and not len(clock_restarts(np.array(facts.decode_times, dtype=np.int64), time_base))
     )
+
+
+def _read_whole_once(path: str) -> Generator[None, None, Timeline]:
+    """Read a whole timeline, or recall it: windows of one file come one behind the other."""
+    facts = Path(path).stat()
+    key = (path, facts.st_size, facts.st_mtime_ns)
+    if key not in _RECENT:
+        _RECENT[key] = yield from _read_whole(path)
+    while len(_RECENT) > _NUM_RECENT:
+        del _RECENT[next(iter(_RECENT))]
+    return _RECENT[key]
 
 
 def _read_whole(path: str) -> Generator[None, None, Timeline]:

@@ -1,5 +1,7 @@
 """What decord mistakes, what is damaged, and what is no video: every clip ends as an outcome."""
 
+import os
+
 import av
 import numpy as np
 import pytest
@@ -158,8 +160,25 @@ class TestDamage:
         (tmp_path / "a.mp4").write_bytes(content)
         assert decode(tmp_path / "a.mp4")[1].error == reason
 
-    def test_an_absent_file_says_so(self, tmp_path):
-        assert "No such file" in decode(tmp_path / "absent.mp4")[1].error
+    @pytest.mark.parametrize("media", ["video", "image"])
+    def test_an_absent_file_says_so_and_is_worth_another_try(self, tmp_path, media):
+        outcome = decode(tmp_path / "absent.mp4", media=media)[1]
+        assert "No such file" in outcome.error
+        assert (outcome.status, outcome.is_transient) == ("failed", True)
+
+    def test_a_file_that_may_not_be_read_is_worth_another_try(self, tmp_path):
+        clip = write_clip(tmp_path / "a.mp4")
+        clip.chmod(0)
+        if os.access(clip, os.R_OK):
+            pytest.skip("this user may read everything")
+        outcome = decode(clip)[1]
+        assert (outcome.status, outcome.is_transient) == ("failed", True)
+
+    def test_a_clip_that_is_at_fault_is_not_worth_another_try(self, tmp_path):
+        data = write_clip(tmp_path / "a.mkv").read_bytes()
+        for name, content in {"cut.mkv": data[: len(data) // 2], "none.mkv": b"none" * 99}.items():
+            (tmp_path / name).write_bytes(content)
+            assert not decode(tmp_path / name)[1].is_transient
 
     def test_sound_alone_says_so(self, tmp_path):
         with av.open(str(tmp_path / "a.mp4"), "w") as container:
