@@ -42,7 +42,7 @@ class ClipReader:
         source: The clip.
         sizes: Sides in pixels of the squares wanted.
         settings: How it is sampled.
-        is_careful: Decode every picture with PyAV, as behooves a clip that killed a decoder.
+        is_careful: Decode every picture with PyAV; for a clip on which the fast way crashed or hung.
 
     Attributes:
         num_expected: Samples planned, 0 until the timeline is read.

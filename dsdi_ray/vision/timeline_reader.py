@@ -7,7 +7,6 @@ packets say when it begins, and those from the key frame before the part on say 
 import math
 from collections.abc import Generator
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -18,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.clocks import clock_restarts, join_clocks
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
 from dsdi_ray.vision.references import unreferenced
 from dsdi_ray.vision.timeline import Timeline
@@ -148,7 +148,7 @@ def _read_whole(path: str) -> Generator[None, None, Timeline]:
         decoded_at = np.array(facts.decode_times, dtype=np.int64)
         offsets: tuple[int, ...] = (0,)
         if is_timed and len(decoded_at) == len(stored):
-            stored, offsets = _continuous(stored, decoded_at, time_base=time_base, step=step)
+            stored, offsets = join_clocks(stored, decoded_at, time_base=time_base, step=step)
         if not is_timed:
             is_regular = len(np.unique(decoded_at)) == num_pictures
             stored = decoded_at if is_regular else np.arange(num_pictures, dtype=np.int64) * step
@@ -206,31 +206,6 @@ def _end_time(facts: PacketFacts, times: NDArray[np.int64], *, offset: int, step
 def _stream_notes(container: InputContainer, stream: VideoStream) -> list[str]:
     is_only_one = len(container.streams.video) == 1
     return [] if is_only_one else [f"video stream {stream.index} of several"]
-
-
-def clock_restarts(times: NDArray[np.int64], time_base: Fraction) -> NDArray[np.int64]:
-    """Places before which a clock goes back by over a second and stays there; one outlier is none.
-
-    Args:
-        times: Decoding time stamps in stored order, ``[N]``.
-        time_base: Seconds per unit.
-    """
-    back = np.flatnonzero(np.diff(times) < -1 / time_base)
-    stays = [i + 2 >= len(times) or times[i + 2] < times[i] for i in back]
-    restarts: NDArray[np.int64] = back[np.array(stays, dtype=bool)] + 1
-    return restarts
-
-
-def _continuous(
-    times: NDArray[np.int64], decoded_at: NDArray[np.int64], *, time_base: Fraction, step: int
-) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Put stretches whose clocks start anew one behind the other."""
-    bounds = [0, *clock_restarts(decoded_at, time_base).tolist(), len(times)]
-    shifted, offsets = times.copy(), [0]
-    for first, stop in pairwise(bounds[1:]):
-        offsets.append(int(shifted[:first].max()) + step - int(times[first:stop].min()))
-        shifted[first:stop] += offsets[-1]
-    return shifted, tuple(offsets)
 
 
 def _unfit_for_decord(container: InputContainer, facts: PacketFacts) -> str | None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numbered_clips import B_FRAMES, decode, numbers, write_clip
 
+from dsdi_ray.vision.clocks import clock_restarts
 from dsdi_ray.vision.decode import ClipSource, DecodeSettings
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.timeline_reader import clock_restarts
 
 EVERY_WAY = pytest.mark.parametrize("way", B_FRAMES)
 
