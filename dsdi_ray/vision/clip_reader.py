@@ -1,68 +1,38 @@
 """Decode one clip into chunks of frames; runs in a process that may be killed.
 
-decord is tried first. What it refuses, gives up on, or returns suspiciously (a black picture, a
-picture repeated) is decoded again with PyAV, whose pictures count; where both agree decord goes
-on. A chunk is passed on only once it is settled whose pictures it holds. A hang or a crash is the parent process's business: it starts again at the first chunk
-that it did not get.
+Which decoder is tried first: PyAV where at least a tenth of the pictures need no decoding, which
+decord cannot skip; decord for all others. What the first refuses, gives up on, or (decord) returns
+suspiciously (a black picture, a picture repeated) is decoded again in full with PyAV, whose
+pictures count; where decord and PyAV agree decord goes on. All ways give the same bytes. A chunk is
+passed on only once it is settled whose pictures it holds. A hang or a crash is the parent
+process's business: it starts again at the first chunk that it did not get.
 """
 
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote, urlparse
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision import failures
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
-from dsdi_ray.vision.frame_readers import DecordReader, PyavReader, Sample, Squares
+from dsdi_ray.vision.decord_reader import DecordReader
+from dsdi_ray.vision.failures import is_io_error, reading_fault, short_reason
 from dsdi_ray.vision.pictures import read_image, resize_square
-from dsdi_ray.vision.sampling import plan_samples
-from dsdi_ray.vision.timeline import read_timeline
-from dsdi_ray.vision.video_stream import check_file, looks_encrypted, short_reason
+from dsdi_ray.vision.pyav_reader import Faults, PyavReader
+from dsdi_ray.vision.sample_stream import Pictures, SampleStream, are_same
+from dsdi_ray.vision.sampling import SamplingPlan, plan_samples
+from dsdi_ray.vision.skipping_reader import SkippingReader
+from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.timeline_reader import read_timeline
+from dsdi_ray.vision.video_stream import check_file, looks_encrypted
 
-FirstDecoder = Literal["decord", "pyav"]
 Progress = float | None  # a sign of life; a number asks for so many seconds without another
-_BLACK_LEVEL = 24  # full black is 0, or 16 where limited range was taken for full
 _PATIENCE = 4.0  # times what reading the same packets with PyAV took
-_Pictures = dict[int, Squares]  # by position in the plan
-
-
-class _SampleStream:
-    """A reader's samples, taken chunk by chunk, with an eye on what looks wrong."""
-
-    def __init__(self, samples: Iterator[Sample | None]) -> None:
-        self._samples = samples
-        self._ahead: Sample | None = None  # of a chunk to come
-        self._before: NDArray[np.uint8] | None = None
-        self.is_suspicious = False  # a picture of the last chunk taken is black or repeated
-
-    def take(self, stop: int, *, watch: bool = False) -> Generator[None, None, _Pictures]:
-        """Take the samples at positions before ``stop``; those that did not decode are absent."""
-        pictures: _Pictures = {}
-        self.is_suspicious = False
-        while True:
-            if self._ahead is None:
-                sample = next(self._samples, _END)
-                if sample is None:
-                    yield None
-                    continue
-                self._ahead = sample
-            position, squares = self._ahead
-            if position >= stop:
-                return pictures
-            self._ahead = None
-            pictures[position] = squares
-            if watch:
-                picture = next(iter(squares.values()))
-                self.is_suspicious |= int(picture.max()) <= _BLACK_LEVEL
-                self.is_suspicious |= _is_same(picture, self._before)
-                self._before = picture
-
-
-_END: Sample = (2**62, {})
+# decord decodes every picture, and its own resizing costs some 3 % of a clip less than PyAV's.
+_MIN_UNNEEDED_SHARE = 0.1
 
 
 class ClipReader:
@@ -72,7 +42,7 @@ class ClipReader:
         source: The clip.
         sizes: Sides in pixels of the squares wanted.
         settings: How it is sampled.
-        first_decoder: ``pyav`` passes decord over.
+        is_careful: Decode every picture with PyAV; for a clip on which the fast way crashed or hung.
 
     Attributes:
         num_expected: Samples planned, 0 until the timeline is read.
@@ -85,20 +55,22 @@ class ClipReader:
         sizes: Sequence[int],
         settings: DecodeSettings,
         *,
-        first_decoder: FirstDecoder = "decord",
+        is_careful: bool = False,
     ) -> None:
         self._source = source
         self._path = local_path(source.uri)
         self._sizes = sorted(set(sizes))
         self._settings = settings
-        self._use_decord = first_decoder == "decord"
-        self._decord: _SampleStream | None = None
-        self._pyav: _SampleStream | None = None
+        self._is_careful = is_careful
+        self._fast: tuple[str, SampleStream] | None = None
+        self._full: SampleStream | None = None
         self.served_by: set[str] = set()
         self._notes: list[str] = []
         self._attempts = 0
         self.num_expected = 0
         self._num_scored = 0
+        self._faults = Faults()
+        self._is_cut = False
 
     def read(self, first_chunk: int = 0) -> Iterator[FrameChunk | DecodeOutcome | Progress]:
         """Yield chunks from ``first_chunk`` on, signs of progress, and the outcome last.
@@ -106,21 +78,27 @@ class ClipReader:
         The outcome counts only the frames of the chunks that this call yielded.
         """
         started = time.monotonic()
+        error, is_transient, may_be_unreadable = None, False, False
         try:
             check_file(self._path)
             if self._source.media == "image":
                 error = yield from self._read_image()
             else:
                 error = yield from self._read_video(first_chunk)
-        except DecodeError as problem:
-            error = str(problem)
         except Exception as problem:  # one bad clip never ends a job
-            error = f"cannot be read: {short_reason(problem)}"
+            is_ours = isinstance(problem, DecodeError)
+            error = str(problem) if is_ours else f"cannot be read: {short_reason(problem)}"
+            is_transient, may_be_unreadable = failures.is_transient(problem), is_io_error(problem)
+        if may_be_unreadable or self._is_cut or self._faults.has_io_error:
+            fault = yield from reading_fault(self._path)
+            if fault is not None:
+                error, is_transient = f"cannot be read: {short_reason(fault)}", True
         if error is not None and not self._num_scored and looks_encrypted(self._path):
             error = f"encrypted: {error}"
         yield DecodeOutcome(
             status="ok" if error is None else "partial" if self._num_scored else "failed",
             error=error,
+            is_transient=is_transient,
             note="; ".join(self._notes) or None,
             decoder="+".join(sorted(self.served_by)) or None,
             frames_expected=self.num_expected,
@@ -144,18 +122,23 @@ class ClipReader:
 
     def _read_video(self, first_chunk: int) -> Generator[FrameChunk | Progress, None, str | None]:
         started = time.monotonic()
-        timeline = yield from read_timeline(str(self._path))
+        source = self._source
+        timeline = yield from read_timeline(
+            str(self._path), source.start_seconds, source.end_seconds
+        )
+        self._is_cut = timeline.is_cut
         # decord gives no sign of progress while it reads the same packets once more.
         yield _PATIENCE * (time.monotonic() - started)
-        plan = plan_samples(timeline, self._source, fps=self._settings.fps)
+        plan = plan_samples(timeline, source, fps=self._settings.fps)
         self.num_expected = len(plan)
         if not len(plan):
             raise DecodeError("the clip's part lies outside the file")
         if timeline.note:
             self._notes.append(timeline.note)
-        self._reader = PyavReader(str(self._path), plan, timeline, self._sizes)
+        self._reader = PyavReader(str(self._path), plan, timeline, self._sizes, self._faults)
         size = self._settings.chunk_frames
-        self._open_decord(first_chunk * size)
+        if not self._is_careful:
+            self._open_fast(plan, timeline, first_chunk * size)
         for chunk_index in range(first_chunk, -(-len(plan) // size)):
             first, stop = chunk_index * size, min((chunk_index + 1) * size, len(plan))
             pictures = yield from self._read_chunk(first, stop)
@@ -163,58 +146,72 @@ class ClipReader:
             self._num_scored += len(positions)
             if positions:
                 indices = plan.frame_indices[positions]
+                pixels = {s: np.stack([pictures[p][s] for p in positions]) for s in self._sizes}
+                pictures.clear()  # of a chunk there is one copy while the next one is decoded
                 yield FrameChunk(
                     chunk_index=chunk_index,
                     frame_indices=indices,
                     times_seconds=indices / self._settings.fps,
-                    pixels={s: np.stack([pictures[p][s] for p in positions]) for s in self._sizes},
+                    pixels=pixels,
                 )
+                del pixels
         return self._shortfall(len(plan) - first_chunk * size)
 
-    def _open_decord(self, first: int) -> None:
-        if not self._use_decord:
-            return
+    def _open_fast(self, plan: SamplingPlan, timeline: Timeline, first: int) -> None:
+        """Start the fast decoder: PyAV where it may skip a tenth of the pictures, else decord."""
         self._attempts += 1
-        reader = self._reader
+        path = str(self._path)
+        if plan.unneeded_share >= _MIN_UNNEEDED_SHARE:
+            self._notes.append(f"{plan.unneeded_share:.0%} of the pictures are skipped undecoded")
+            skipping = SkippingReader(path, plan, timeline, self._sizes)
+            self._fast = "pyav", SampleStream(skipping.read(first))
+            return
         try:
-            decord = DecordReader(reader.path, reader.plan, reader.timeline, reader.sizes)
+            decord = DecordReader(path, plan, timeline, self._sizes)
         except DecodeError as problem:
             self._notes.append(str(problem))
         else:
-            self._decord = _SampleStream(decord.read(first))
+            self._fast = "decord", SampleStream(decord.read(first))
 
-    def _read_chunk(self, first: int, stop: int) -> Generator[None, None, _Pictures]:
+    def _read_chunk(self, first: int, stop: int) -> Generator[None, None, Pictures]:
         """Decode the samples ``first`` to ``stop``; those that do not decode are left out."""
-        if self._decord is not None:
+        if self._fast is not None:
+            name, stream = self._fast
             try:
-                pictures = yield from self._decord.take(stop, watch=True)
+                pictures = yield from stream.take(stop)
             except DecodeError as problem:
                 self._notes.append(str(problem))
+                self._fast = None
             else:
-                if not self._decord.is_suspicious:
-                    self.served_by.add("decord")
-                    return pictures
-                self._attempts += 1
-                check = _SampleStream(self._reader.read(first))
-                truth = yield from check.take(stop)
-                if _agree(pictures, truth):
-                    self.served_by.add("decord")
-                    return pictures
-                self._notes.append("decord returned black or repeated pictures that are not so")
-                self._decord, self._pyav = None, check
-                self.served_by.update(["pyav"] if truth else [])
-                return truth
-            self._decord = None
-        if self._pyav is None:
+                if name == "decord" and stream.is_suspicious:
+                    return (yield from self._check_decord(pictures, first, stop))
+                self.served_by.add(name)
+                return pictures
+        if self._full is None:
             self._attempts += 1
-            self._pyav = _SampleStream(self._reader.read(first))
-        pictures = yield from self._pyav.take(stop)
+            self._full = SampleStream(self._reader.read(first))
+        pictures = yield from self._full.take(stop)
         self.served_by.update(["pyav"] if pictures else [])
         return pictures
 
+    def _check_decord(
+        self, pictures: Pictures, first: int, stop: int
+    ) -> Generator[None, None, Pictures]:
+        """Decode a chunk of decord's that looks wrong again; where PyAV's differs PyAV goes on."""
+        self._attempts += 1
+        full = SampleStream(self._reader.read(first))
+        truth = yield from full.take(stop)
+        if are_same(pictures, truth):
+            self.served_by.add("decord")
+            return pictures
+        self._notes.append("decord returned black or repeated pictures that are not so")
+        self._fast, self._full = None, full
+        self.served_by.update(["pyav"] if truth else [])
+        return truth
+
     def _shortfall(self, num_wanted: int) -> str | None:
         """Why the clip is not whole, None if it is."""
-        faults = self._reader.faults
+        faults = self._faults
         because = f": {faults.first_error}" if faults.first_error else ""
         if num_wanted > 0 and not self._num_scored:
             return f"no frame decodes{because}"
@@ -231,13 +228,3 @@ class ClipReader:
 def local_path(uri: str) -> Path:
     """Path of a local file given as a path or a ``file://`` URI."""
     return Path(unquote(urlparse(uri).path)) if uri.startswith("file://") else Path(uri)
-
-
-def _agree(pictures: _Pictures, truth: _Pictures) -> bool:
-    return truth.keys() == pictures.keys() and all(
-        np.array_equal(truth[p][size], pictures[p][size]) for p in truth for size in truth[p]
-    )
-
-
-def _is_same(picture: NDArray[np.uint8], before: NDArray[np.uint8] | None) -> bool:
-    return before is not None and np.array_equal(picture, before)

@@ -95,6 +95,8 @@ class DecodeOutcome:
     Attributes:
         status: ``ok`` (every sample decoded), ``partial`` (some) or ``failed`` (none).
         error: Why it is not ok.
+        is_transient: Whether that is not the clip's fault (storage, permissions, a file that is
+            gone), so that it is worth another try.
         note: Why a decoder was passed over, and other things worth knowing.
         decoder: ``decord``, ``pyav``, ``decord+pyav``, ``pillow``, or None where none gave a frame.
         frames_expected: Samples that the clip's time stamps promise.
@@ -106,6 +108,7 @@ class DecodeOutcome:
 
     status: Status
     error: str | None = None
+    is_transient: bool = False
     note: str | None = None
     decoder: str | None = None
     frames_expected: int = 0

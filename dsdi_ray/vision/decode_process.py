@@ -138,7 +138,7 @@ class DecodeProcess:
                 "sizes": list(sizes),
                 "settings": asdict(self._settings),
                 "first_chunk": first_chunk,
-                "first_decoder": "decord" if is_first else "pyav",
+                "is_careful": not is_first,
             }
         )
         if is_first:

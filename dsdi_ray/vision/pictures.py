@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
-from dsdi_ray.vision.video_stream import short_reason
+from dsdi_ray.vision.failures import short_reason
+
+Squares = dict[int, NDArray[np.uint8]]  # side S in pixels -> RGB [S, S, 3]
+Sample = tuple[int, Squares]  # position in the plan, pictures
 
 _MAX_IMAGE_PX = 400_000_000
 # Filters for quarter turns counter-clockwise.
@@ -61,7 +64,7 @@ class SquareScaler:
         self._graphs: dict[int, Graph] = {}
         self._kind: tuple[object, ...] | None = None
 
-    def squares(self, frame: VideoFrame) -> dict[int, NDArray[np.uint8]]:
+    def squares(self, frame: VideoFrame) -> Squares:
         """Resize one picture to every size, each straight from the decoded one.
 
         Raises:
@@ -83,6 +86,7 @@ class SquareScaler:
 
 def _square_graph(frame: VideoFrame, side_px: int, turns: int) -> Graph:
     graph = Graph()
+    graph.threads = 1  # each of many would filter the rows that its neighbours need as well
     steps = [
         graph.add_buffer(
             width=frame.width,

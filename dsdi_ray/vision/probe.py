@@ -12,12 +12,12 @@ from PIL import ExifTags, Image
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.clip_reader import local_path
+from dsdi_ray.vision.failures import short_reason
 from dsdi_ray.vision.video_stream import (
     check_file,
     decoded_frames,
     looks_encrypted,
     open_video,
-    short_reason,
 )
 
 _ISO_6709 = re.compile(r"^([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")

@@ -18,13 +18,18 @@ class SamplingPlan:
 
     Attributes:
         frame_indices: k of each sample, ascending, ``[S]``.
-        ordinals: Place of each sample's picture in display order, ``[S]``.
+        ordinals: Place of each sample's picture in the timeline, ``[S]``.
         display_times: Its display time in units of the stream's time base, ``[S]``.
+        unneeded_times: Display times of the pictures that are not sampled and that no other
+            picture needs, ascending, ``[U]``.
+        unneeded_share: Their share of the pictures from the first sample to the last.
     """
 
     frame_indices: NDArray[np.int32]
     ordinals: NDArray[np.int64]
     display_times: NDArray[np.int64]
+    unneeded_times: NDArray[np.int64]
+    unneeded_share: float
 
     def __len__(self) -> int:
         return len(self.frame_indices)
@@ -45,8 +50,8 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
     """
     times = timeline.display_times
     tick_seconds = float(timeline.time_base)
-    shown_at = (times - times[0]) * tick_seconds
-    end = (timeline.end_time - int(times[0])) * tick_seconds
+    shown_at = (times - timeline.first_time) * tick_seconds
+    end = (timeline.end_time - timeline.first_time) * tick_seconds
     if source.end_seconds is not None:
         end = min(end, source.end_seconds)
     start = source.start_seconds or 0.0
@@ -54,9 +59,16 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
     # The first grid point that is not before each edge; a picture lasts up to the next edge.
     grid = np.ceil((np.minimum(edges, end) - start - _ROUNDING_SECONDS) * fps)
     grid = np.clip(grid, 0, _MAX_FRAME_INDEX).astype(np.int64)
-    ordinals = np.flatnonzero(grid[:-1] < grid[1:])
+    is_sampled = grid[:-1] < grid[1:]
+    ordinals = np.flatnonzero(is_sampled)
+    is_unneeded = np.zeros(len(times), dtype=bool)
+    if timeline.is_unneeded is not None:
+        is_unneeded = timeline.is_unneeded & ~is_sampled
+    between = is_unneeded[ordinals[0] : ordinals[-1] + 1] if len(ordinals) else is_unneeded
     return SamplingPlan(
         frame_indices=grid[ordinals].astype(np.int32),
         ordinals=ordinals,
         display_times=times[ordinals],
+        unneeded_times=times[is_unneeded],
+        unneeded_share=float(between.mean()) if len(between) else 0.0,
     )

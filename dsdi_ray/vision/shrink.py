@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
-from dsdi_ray.vision.timeline import short_reason
+from dsdi_ray.vision.failures import short_reason
 
 _JPEG_QUALITY = 90
 _UPRIGHT = {

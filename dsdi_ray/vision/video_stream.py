@@ -7,10 +7,12 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.failures import short_reason
 
 SECONDS_BETWEEN_SIGNS = 1.0
 _MAX_SIDE_PX = 16_384
@@ -86,14 +88,12 @@ def looks_encrypted(path: Path) -> bool:
         return False
 
 
-def short_reason(error: BaseException) -> str:
-    """A library's error without paths, numbers of its own and further lines."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[0][:200]
-
-
 def decoded_frames(
-    container: InputContainer, stream: VideoStream, on_error: Callable[[BaseException], None]
+    container: InputContainer,
+    stream: VideoStream,
+    on_error: Callable[[BaseException], None],
+    *,
+    is_wanted: Callable[["Packet[VideoStream]"], bool] = lambda _: True,
 ) -> Iterator[VideoFrame | None]:
     """Decode packet by packet from where the container stands; one that fails is passed over.
 
@@ -101,6 +101,7 @@ def decoded_frames(
         container: Where to read.
         stream: What to decode.
         on_error: Told of each packet that fails.
+        is_wanted: Whether the decoder gets a packet.
 
     Yields:
         Pictures in display order, and None about once a second as a sign of progress.
@@ -114,7 +115,8 @@ def decoded_frames(
             on_error(error)
             packet = None
         try:
-            yield from stream.decode(packet)  # None: the pictures that the decoder still holds
+            if packet is None or is_wanted(packet):
+                yield from stream.decode(packet)  # None: the pictures that the decoder still holds
         except av.EOFError:
             return
         except (av.FFmpegError, ValueError) as error:

@@ -1,8 +1,9 @@
 """Clips whose pictures say which they are: stripes of black and white spell a number in binary."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,8 @@ NUM_BITS = 9
 WIDTH, HEIGHT = 220, 120
 SIDE_PX = 64
 MILLISECOND = Fraction(1, 1000)
+# Way to decode -> B-frames with which it serves: decord cannot skip those that are not sampled.
+B_FRAMES = {"decord": 0, "skipping": 3, "full": 3}
 
 
 def numbered_picture(number: int) -> NDArray[np.uint8]:
@@ -44,9 +47,9 @@ def write_clip(
     options: Mapping[str, str] | None = None,
     pixel_format: str = "yuv420p",
     gop: int = 10,
-    max_b_frames: int | None = None,
+    max_b_frames: int | None = 0,
 ) -> Path:
-    """Encode numbered pictures, evenly in time or at the times given."""
+    """Encode numbered pictures, evenly in time or at the times given; None: the codec's B-frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
@@ -67,7 +70,7 @@ def write_clip(
 def decode(
     path: Path,
     *,
-    first_decoder: str = "decord",
+    is_careful: bool = False,
     start: float | None = None,
     end: float | None = None,
     first_chunk: int = 0,
@@ -77,9 +80,18 @@ def decode(
 ) -> tuple[list[FrameChunk], DecodeOutcome]:
     """Decode in this process."""
     source = ClipSource(uri=str(path), media=media, start_seconds=start, end_seconds=end)
-    reader = ClipReader(source, sizes, settings or DecodeSettings(), first_decoder=first_decoder)
+    reader = ClipReader(source, sizes, settings or DecodeSettings(), is_careful=is_careful)
     *parts, outcome = (p for p in reader.read(first_chunk) if not isinstance(p, float | None))
     return parts, outcome
+
+
+def result_of(generator: Generator[Any, None, Any]) -> Any:
+    """What a generator returns, its signs of progress passed over."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def numbers(chunks: list[FrameChunk], size: int = SIDE_PX) -> dict[int, int]:

@@ -1,9 +1,11 @@
 """What decord mistakes, what is damaged, and what is no video: every clip ends as an outcome."""
 
+import os
+
 import av
 import numpy as np
 import pytest
-from numbered_clips import decode, number_of, numbers, write_clip
+from numbered_clips import B_FRAMES, decode, number_of, numbers, write_clip
 
 from dsdi_ray.vision.decode import DecodeSettings
 
@@ -46,6 +48,7 @@ class TestDecordIsNotBelieved:
         with av.open(str(clip), "w") as container:
             stream = container.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+            stream.codec_context.max_b_frames = 0
             for i in range(50):
                 grey = np.full((96, 128, 3), 0 if i < 25 else 120, np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
@@ -62,7 +65,7 @@ class TestSizes:
         clip = write_clip(tmp_path / "a.mp4")
         for size in (64, 224, 299):
             (decord, *_), one = decode(clip, sizes=(size,))
-            (pyav, *_), other = decode(clip, sizes=(size,), first_decoder="pyav")
+            (pyav, *_), other = decode(clip, sizes=(size,), is_careful=True)
             assert (one.decoder, other.decoder) == ("decord", "pyav")
             np.testing.assert_array_equal(decord.pixels[size], pyav.pixels[size])
 
@@ -88,22 +91,24 @@ class TestSizes:
 
 
 class TestChunks:
-    @pytest.mark.parametrize("decoder", ["decord", "pyav"])
-    def test_chunks_are_consecutive_samples_and_resume_alike(self, tmp_path, decoder):
-        clip = write_clip(tmp_path / "a.mp4")
-        whole, _ = decode(clip, first_decoder=decoder, settings=SMALL_CHUNKS)
+    @pytest.mark.parametrize("way", B_FRAMES)
+    def test_chunks_are_consecutive_samples_and_resume_alike(self, tmp_path, way):
+        clip = write_clip(tmp_path / "a.mp4", max_b_frames=B_FRAMES[way])
+        whole, _ = decode(clip, is_careful=way == "full", settings=SMALL_CHUNKS)
         assert [c.frame_indices.tolist() for c in whole] == [
             list(range(i, min(i + 6, 20))) for i in range(0, 20, 6)
         ]
         for first in (1, 3, 4):
-            rest, _ = decode(clip, first_decoder=decoder, settings=SMALL_CHUNKS, first_chunk=first)
+            rest, _ = decode(
+                clip, is_careful=way == "full", settings=SMALL_CHUNKS, first_chunk=first
+            )
             assert [c.chunk_index for c in rest] == list(range(first, 4))
             for a, b in zip(whole[first:], rest, strict=True):
                 np.testing.assert_array_equal(a.pixels[64], b.pixels[64])
 
     def test_a_seek_to_a_false_key_frame_is_noticed(self, tmp_path):
         clip = write_clip(tmp_path / "a.mp4", options={"x264-params": "intra-refresh=1:keyint=10"})
-        chunks, outcome = decode(clip, first_decoder="pyav", start=1.0)
+        chunks, outcome = decode(clip, is_careful=True, start=1.0)
         assert numbers(chunks) == {k: 25 + k * 25 // 10 for k in range(10)}
         assert outcome.status == "ok"
 
@@ -155,8 +160,25 @@ class TestDamage:
         (tmp_path / "a.mp4").write_bytes(content)
         assert decode(tmp_path / "a.mp4")[1].error == reason
 
-    def test_an_absent_file_says_so(self, tmp_path):
-        assert "No such file" in decode(tmp_path / "absent.mp4")[1].error
+    @pytest.mark.parametrize("media", ["video", "image"])
+    def test_an_absent_file_says_so_and_is_worth_another_try(self, tmp_path, media):
+        outcome = decode(tmp_path / "absent.mp4", media=media)[1]
+        assert "No such file" in outcome.error
+        assert (outcome.status, outcome.is_transient) == ("failed", True)
+
+    def test_a_file_that_may_not_be_read_is_worth_another_try(self, tmp_path):
+        clip = write_clip(tmp_path / "a.mp4")
+        clip.chmod(0)
+        if os.access(clip, os.R_OK):
+            pytest.skip("this user may read everything")
+        outcome = decode(clip)[1]
+        assert (outcome.status, outcome.is_transient) == ("failed", True)
+
+    def test_a_clip_that_is_at_fault_is_not_worth_another_try(self, tmp_path):
+        data = write_clip(tmp_path / "a.mkv").read_bytes()
+        for name, content in {"cut.mkv": data[: len(data) // 2], "none.mkv": b"none" * 99}.items():
+            (tmp_path / name).write_bytes(content)
+            assert not decode(tmp_path / name)[1].is_transient
 
     def test_sound_alone_says_so(self, tmp_path):
         with av.open(str(tmp_path / "a.mp4"), "w") as container:

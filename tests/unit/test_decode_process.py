@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -81,6 +82,62 @@ def test_a_child_hurt_in_the_middle_is_replaced_and_no_frame_comes_twice(clip, h
     assert (outcome.status, outcome.frames_scored) == ("ok", 30)
     assert (outcome.decoder, outcome.attempts) == ("decord+pyav", 2)
     assert reason in outcome.note
+
+
+def test_a_child_killed_once_from_outside_spoils_nothing(clip):
+    """As when the kernel runs out of memory: the second child's pictures are the first one's."""
+    with DecodeProcess(SETTINGS) as process:
+        undisturbed, _ = decode(process, clip)
+        chunks, outcome = decode(process, clip, hurt=signal.SIGKILL)
+    assert (outcome.status, outcome.error, outcome.is_transient) == ("ok", None, False)
+    for ours, theirs in zip(chunks, undisturbed, strict=True):
+        np.testing.assert_array_equal(ours.pixels[SIDE_PX], theirs.pixels[SIDE_PX])
+        np.testing.assert_array_equal(ours.frame_indices, theirs.frame_indices)
+
+
+def test_a_clip_that_kills_two_children_is_partial_with_the_reason(clip):
+    with DecodeProcess(SETTINGS) as process:
+        parts = []
+        for part in process.decode(ClipSource(uri=str(clip)), [SIDE_PX]):
+            parts.append(part)
+            if not isinstance(part, DecodeOutcome):
+                os.kill(process.pid, signal.SIGKILL)
+        assert decode(process, clip)[1].status == "ok"
+    outcome = parts[-1]
+    assert (outcome.status, outcome.attempts, outcome.frames_scored) == ("partial", 2, 10)
+    assert outcome.error == "the decoder crashed (Killed)"
+    assert "the first attempt crashed (Killed)" in outcome.note
+
+
+def test_a_clip_that_kills_two_children_before_a_frame_is_failed_with_the_reason(clip):
+    with DecodeProcess(SETTINGS) as process:
+        start = process._start
+
+        def start_and_kill() -> None:
+            start()
+            os.kill(process.pid, signal.SIGKILL)
+
+        process._start = start_and_kill
+        chunks, outcome = decode(process, clip)
+    assert (chunks, outcome.status, outcome.attempts) == ([], "failed", 2)
+    assert outcome.error in {
+        "the decoder crashed (Killed)",
+        "the decoder process died before the clip",
+    }
+
+
+def test_a_slow_source_that_makes_progress_is_not_killed(clip):
+    """All in all longer than the deadline, which holds between two signs of progress."""
+    settings = DecodeSettings(chunk_frames=2, progress_timeout_seconds=3.0)
+    with DecodeProcess(settings) as process:
+        started = time.monotonic()
+        for part in process.decode(ClipSource(uri=str(clip)), [SIDE_PX]):
+            os.kill(process.pid, signal.SIGSTOP)
+            threading.Timer(0.4, os.kill, (process.pid, signal.SIGCONT)).start()
+            outcome = part
+        assert time.monotonic() - started > settings.progress_timeout_seconds
+        time.sleep(0.5)
+    assert (outcome.status, outcome.attempts, outcome.decoder) == ("ok", 1, "decord")
 
 
 def test_what_hangs_both_times_is_partial_and_the_next_clip_decodes(clip):

@@ -4,19 +4,23 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from numbered_clips import decode, numbers, write_clip
+from numbered_clips import B_FRAMES, decode, numbers, write_clip
 
+from dsdi_ray.vision.clocks import clock_restarts
 from dsdi_ray.vision.decode import ClipSource, DecodeSettings
 from dsdi_ray.vision.sampling import plan_samples
-from dsdi_ray.vision.timeline import Timeline, clock_restarts
+from dsdi_ray.vision.timeline import Timeline
 
-BOTH = pytest.mark.parametrize("decoder", ["decord", "pyav"])
+EVERY_WAY = pytest.mark.parametrize("way", B_FRAMES)
 
 
 def timeline(times, *, per_second=1000, last=40):
     times = np.array(times, np.int64)
     return Timeline(
-        display_times=times, time_base=Fraction(1, per_second), end_time=int(times[-1]) + last
+        display_times=times,
+        time_base=Fraction(1, per_second),
+        first_time=int(times[0]),
+        end_time=int(times[-1]) + last,
     )
 
 
@@ -88,39 +92,47 @@ class TestClockRestarts:
 
 
 class TestRealTimelines:
-    @BOTH
-    def test_constant_rate(self, tmp_path, decoder):
-        chunks, outcome = decode(write_clip(tmp_path / "a.mp4"), first_decoder=decoder)
+    @EVERY_WAY
+    def test_constant_rate(self, tmp_path, way):
+        clip = write_clip(tmp_path / "a.mp4", max_b_frames=B_FRAMES[way])
+        chunks, outcome = decode(clip, is_careful=way == "full")
         assert numbers(chunks) == {k: k * 25 // 10 for k in range(20)}
-        assert (outcome.status, outcome.decoder, outcome.error) == ("ok", decoder, None)
+        assert (outcome.status, outcome.error) == ("ok", None)
+        assert outcome.decoder == ("decord" if way == "decord" else "pyav")
+        assert ("skipped undecoded" in (outcome.note or "")) == (way == "skipping")
 
-    @BOTH
-    def test_variable_rate_and_a_late_start(self, tmp_path, decoder):
+    @EVERY_WAY
+    def test_variable_rate_and_a_late_start(self, tmp_path, way):
         shown_at = [3000 + int(1.7 * i * i) for i in range(40)]
-        clip = write_clip(tmp_path / "a.mkv", num_pictures=40, shown_at_ms=shown_at.__getitem__)
-        chunks, _ = decode(clip, first_decoder=decoder)
+        clip = write_clip(
+            tmp_path / "a.mkv",
+            num_pictures=40,
+            shown_at_ms=shown_at.__getitem__,
+            max_b_frames=B_FRAMES[way],
+        )
+        chunks, _ = decode(clip, is_careful=way == "full")
         got = numbers(chunks)
         for k, number in got.items():
             on_screen = np.searchsorted(shown_at, 3000 + 100 * k, side="right") - 1
             assert number == on_screen
         assert len(got) == len(set(got.values())) > 20
 
-    @BOTH
-    def test_a_slow_source_yields_each_picture_once(self, tmp_path, decoder):
-        chunks, outcome = decode(
-            write_clip(tmp_path / "a.mp4", num_pictures=12, fps=4), first_decoder=decoder
-        )
+    @EVERY_WAY
+    def test_a_slow_source_yields_each_picture_once(self, tmp_path, way):
+        clip = write_clip(tmp_path / "a.mp4", num_pictures=12, fps=4, max_b_frames=B_FRAMES[way])
+        chunks, outcome = decode(clip, is_careful=way == "full")
         assert list(numbers(chunks).values()) == list(range(12))
         assert list(numbers(chunks))[:4] == [0, 3, 5, 8]
         assert outcome.frames_scored == 12
 
-    @BOTH
+    @EVERY_WAY
     @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.avi", "a.mpg"])
     @pytest.mark.parametrize("start", [0.7, 1.3])
-    def test_a_part_shows_what_the_whole_shows_then(self, tmp_path, decoder, name, start):
+    def test_a_part_shows_what_the_whole_shows_then(self, tmp_path, way, name, start):
         codec = {"a.avi": "mpeg4", "a.mpg": "mpeg1video"}.get(name, "libx264")
-        clip = write_clip(tmp_path / name, codec=codec, max_b_frames=0)
-        chunks, outcome = decode(clip, first_decoder=decoder, start=start, end=start + 0.5)
+        b_frames = 0 if codec != "libx264" or name == "a.flv" else B_FRAMES[way]
+        clip = write_clip(tmp_path / name, codec=codec, max_b_frames=b_frames)
+        chunks, outcome = decode(clip, is_careful=way == "full", start=start, end=start + 0.5)
         assert numbers(chunks) == {k: int((start + k / 10) * 25 + 1e-6) for k in range(5)}
         assert outcome.status == "ok"
 

@@ -1,0 +1,98 @@
+"""What is kept of a video stream's packets, which are read without decoding them."""
+
+import time
+from array import array
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from dsdi_ray.vision.failures import short_reason
+from dsdi_ray.vision.references import ReferenceCode, reference_coder
+from dsdi_ray.vision.video_stream import SECONDS_BETWEEN_SIGNS
+
+
+def _times() -> "array[int]":
+    return array("q")
+
+
+@dataclass
+class PacketFacts:
+    """Times and kinds of packets: 17 bytes each, so that a file of hours costs some MB.
+
+    Attributes:
+        reference_code: Tells a packet's reference code.
+        display_times: Of the pictures that have one, in stored order.
+        references: Their reference codes.
+        decode_times: Of the packets that have one, in stored order.
+        key_times: Display times of key frames, in stored order.
+        num_untimed: Packets without a display time.
+        num_hidden: Packets that an edit list hides.
+        num_leading: Pictures shown before the key frame that they are stored behind.
+        latest: Display time and duration of the last picture shown.
+        some_duration: A packet's, 0 if none has any.
+        error: Why the container could not be read to its end.
+    """
+
+    reference_code: Callable[["Packet[VideoStream]"], ReferenceCode]
+    display_times: "array[int]" = field(default_factory=_times)
+    references: bytearray = field(default_factory=bytearray)
+    decode_times: "array[int]" = field(default_factory=_times)
+    key_times: "array[int]" = field(default_factory=_times)
+    num_untimed: int = 0
+    num_hidden: int = 0
+    num_leading: int = 0
+    latest: tuple[int, int] | None = None
+    some_duration: int = 0
+    error: str | None = None
+
+    def add(self, packet: "Packet[VideoStream]") -> None:
+        """Note a packet that holds a picture."""
+        if packet.is_discard:
+            self.num_hidden += 1
+            return
+        duration, shown_at = packet.duration or 0, packet.pts
+        self.some_duration = duration or self.some_duration
+        if packet.dts is not None:
+            self.decode_times.append(packet.dts)
+        if shown_at is None:
+            self.num_untimed += 1
+            return
+        self.display_times.append(shown_at)
+        self.references.append(self.reference_code(packet))
+        if packet.is_keyframe:
+            self.key_times.append(shown_at)
+        elif self.key_times and shown_at < self.key_times[-1]:
+            self.num_leading += 1
+        if self.latest is None or shown_at >= self.latest[0]:
+            self.latest = (shown_at, duration)
+
+
+def read_packets(
+    container: InputContainer,
+    stream: VideoStream,
+    is_last: Callable[[PacketFacts, "Packet[VideoStream]"], bool] = lambda *_: False,
+) -> Generator[None, None, PacketFacts]:
+    """Note packets from where the container stands on; yield now and then as a sign of progress.
+
+    Args:
+        container: Where to read.
+        stream: Whose packets.
+        is_last: Whether a packet is the last of interest, asked after it was noted.
+    """
+    facts, signed_at = PacketFacts(reference_coder(stream)), time.monotonic()
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                facts.add(packet)
+                if is_last(facts, packet):
+                    break
+            if time.monotonic() - signed_at > SECONDS_BETWEEN_SIGNS:
+                signed_at = time.monotonic()
+                yield None
+    except (av.FFmpegError, OSError) as error:
+        facts.error = short_reason(error)
+    return facts

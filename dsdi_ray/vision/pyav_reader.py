@@ -1,0 +1,176 @@
+"""Planned samples through PyAV, packet by packet, with an account of what fails.
+
+A reader yields ``(position in the plan, upright RGB squares)`` with positions ascending; one that
+comes twice replaces the first, one that is passed over did not decode. It yields None now and then
+as a sign of progress.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import av
+from av.packet import Packet
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from dsdi_ray.vision.failures import is_io_error, short_reason
+from dsdi_ray.vision.pictures import Sample, SquareScaler
+from dsdi_ray.vision.sampling import SamplingPlan
+from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.video_stream import decoded_frames, open_video
+
+PacketTest = Callable[["Packet[VideoStream]"], bool]
+
+
+@dataclass
+class Faults:
+    """What went wrong in a stream without ending it."""
+
+    num_errors: int = 0
+    num_concealed: int = 0
+    first_error: str | None = None
+    has_io_error: bool = False
+
+    def add(self, error: BaseException) -> None:
+        """Count an error and keep the first."""
+        self.num_errors += 1
+        self.first_error = self.first_error or short_reason(error)
+        self.has_io_error |= is_io_error(error)
+
+    def take(self, others: "Faults") -> None:
+        """Move what others counted here."""
+        self.num_errors += others.num_errors
+        self.num_concealed += others.num_concealed
+        self.first_error = self.first_error or others.first_error
+        self.has_io_error |= others.has_io_error
+        others.num_errors = others.num_concealed = 0
+
+
+def frames_from(
+    path: str,
+    timeline: Timeline,
+    display_time: int,
+    faults: Faults,
+    *,
+    is_wanted: PacketTest = lambda _: True,
+) -> Iterator[VideoFrame | None]:
+    """Decode from the key frame at or before a display time on, or from the file's start.
+
+    A container may mark as key frames pictures that need others, or land elsewhere than asked. So
+    after a seek pictures only count from one on that needs no other and is shown in time; where
+    two key frames give none, decoding starts at the file's start.
+
+    Args:
+        path: The file.
+        timeline: The stream's display times.
+        display_time: The first one wanted.
+        faults: Told of what fails on the way.
+        is_wanted: Whether the decoder gets a packet.
+
+    Yields:
+        Pictures in display order, and None now and then as a sign of progress.
+    """
+    for key_time in timeline.keys_before(display_time):
+        errors = Faults()
+        container, stream = open_video(path)
+        with container:
+            try:
+                container.seek(key_time, stream=stream, backward=True)
+            except (av.FFmpegError, OSError):
+                break
+            frames = decoded_frames(container, stream, errors.add, is_wanted=is_wanted)
+            for frame in frames:
+                if frame is None:
+                    yield None
+                elif frame.pts is None or frame.pts > display_time:
+                    break
+                elif frame.pict_type == PictureType.I and not frame.is_corrupt:
+                    yield frame
+                    for following in frames:
+                        faults.take(errors)
+                        yield following
+                    faults.take(errors)
+                    return
+    container, stream = open_video(path)
+    with container:
+        yield from decoded_frames(container, stream, faults.add, is_wanted=is_wanted)
+
+
+@dataclass
+class PyavReader:
+    """Reads with PyAV, packet by packet; a packet that does not decode is counted and passed over.
+
+    Attributes:
+        path: The file.
+        plan: What to read.
+        timeline: The stream's display times.
+        sizes: Sides in pixels of the squares wanted.
+        faults: What went wrong so far.
+    """
+
+    path: str
+    plan: SamplingPlan
+    timeline: Timeline
+    sizes: Sequence[int]
+    faults: Faults = field(default_factory=Faults)
+    _num_pictures: int = 0
+    _stretch: int = 0
+    _last_pts: int | None = None
+
+    def read(self, first: int) -> Iterator[Sample | None]:
+        """Yield samples from position ``first`` of the plan on."""
+        if first >= len(self.plan):
+            return
+        self._num_pictures = 0
+        self._scaler = SquareScaler(self.sizes)
+        self._stretch, self._last_pts = 0, None
+        # A picture serves the sample at its own time. Where no picture comes at a sample's time,
+        # the one before serves it if it says that it is shown so long: the second field of a
+        # picture has a packet and a time stamp of its own. Otherwise the sample did not decode.
+        position, before = first, None
+        times = self.plan.display_times
+        for frame in frames_from(self.path, self.timeline, int(times[first]), self.faults):
+            if frame is None:
+                yield None
+                continue
+            shown_at = self._display_time(frame)
+            while position < len(times) and times[position] < shown_at:
+                if before is not None and times[position] < before[1]:
+                    yield from self._sample(position, before[0])
+                position += 1
+            if position < len(times) and times[position] == shown_at:
+                yield from self._sample(position, frame)
+                position += 1
+            elif position > first and times[position - 1] == shown_at:
+                yield from self._sample(position - 1, frame)  # of two at a time, the later stays
+            if position == len(times):
+                return
+            # With packets lost, a duration may span pictures that were among them.
+            is_whole = self.faults.num_errors == 0
+            before = (frame, shown_at + (frame.duration or 0)) if is_whole else None
+        while before is not None and position < len(times) and times[position] < before[1]:
+            yield from self._sample(position, before[0])
+            position += 1
+
+    def _sample(self, position: int, frame: VideoFrame) -> Iterator[Sample]:
+        try:
+            squares = self._scaler.squares(frame)
+        except (av.FFmpegError, ValueError) as error:
+            self.faults.add(error)
+            return
+        self.faults.num_concealed += frame.is_corrupt
+        yield position, squares
+
+    def _display_time(self, frame: VideoFrame) -> int:
+        if self.timeline.has_timestamps and frame.pts is not None:
+            starts_anew = self._last_pts is not None and (
+                frame.pts - self._last_pts < -1 / self.timeline.time_base
+            )
+            if starts_anew and self._stretch + 1 < len(self.timeline.offsets):
+                self._stretch += 1
+            self._last_pts = frame.pts
+            return int(frame.pts) + self.timeline.offsets[self._stretch]
+        # Pictures come out in display order; a packet that failed took its picture's place.
+        place = self._num_pictures + self.faults.num_errors
+        self._num_pictures += 1
+        return int(self.timeline.display_times[min(place, len(self.timeline.display_times) - 1)])

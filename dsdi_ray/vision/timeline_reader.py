@@ -1,0 +1,239 @@
+"""Reads a timeline from a file's packets, without decoding them.
+
+A part of a file costs what the part is long, where the container has an index: the file's first
+packets say when it begins, and those from the key frame before the part on say what it shows.
+"""
+
+import math
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.clocks import clock_restarts, join_clocks
+from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
+from dsdi_ray.vision.references import unreferenced
+from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.video_stream import decoded_frames, open_video
+
+_DEFAULT_FPS = Fraction(25)
+_NO_TIMES = np.empty(0, np.int64)
+_INDEXED = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
+# Decoding times bound the display times still to come; some containers are a little off.
+_MARGIN_SECONDS = 1
+_NUM_RECENT = 4
+_RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
+# decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
+# picture, in others (MPEG-TS) it returned pictures seconds away without an error.
+_SEEKABLE_BY_DECORD = _INDEXED | {"avi", "flv"}
+
+
+def read_timeline(
+    path: str, start_seconds: float | None = None, end_seconds: float | None = None
+) -> Generator[None, None, Timeline]:
+    """Read display times; yield now and then as a sign of progress.
+
+    Pictures before the first key frame need pictures that the file lacks (a recording cut out of
+    a stream begins so): if decoding bears that out, they do not count, and the clip starts at the
+    first one that decodes. Pictures lost to damage further on do count.
+
+    Args:
+        path: The file.
+        start_seconds: Start of the part of interest, from the file's first picture; None for that.
+        end_seconds: Its end, None for the file's.
+
+    Returns:
+        The display times of all pictures, or at least of those that the part shows.
+
+    Raises:
+        DecodeError: If the file has no video or no picture.
+    """
+    if start_seconds or end_seconds is not None:
+        part = yield from _read_part(path, start_seconds or 0.0, end_seconds)
+        return part or (yield from _read_whole_once(path))
+    return (yield from _read_whole(path))
+
+
+def _read_part(
+    path: str, start_seconds: float, end_seconds: float | None
+) -> Generator[None, None, Timeline | None]:
+    """None where the container has no index or is in any way unusual."""
+    container, stream = open_video(path)
+    with container:
+        time_base = stream.time_base
+        if container.format.name not in _INDEXED or time_base is None:
+            return None
+        margin = math.ceil(_MARGIN_SECONDS / time_base)
+        head = yield from read_packets(
+            container,
+            stream,
+            lambda facts, packet: _is_behind(packet, next(iter(facts.display_times), None), margin),
+        )
+        if not _is_regular(head, time_base) or head.key_times[0] > min(head.display_times):
+            return None
+        first_time = head.key_times[0]
+        start = first_time + math.floor(start_seconds / time_base)
+        end = None if end_seconds is None else first_time + math.ceil(end_seconds / time_base)
+        try:
+            container.seek(start, stream=stream, backward=True)
+        except (av.FFmpegError, OSError):
+            return None
+        facts = yield from read_packets(
+            container, stream, lambda _, packet: _is_behind(packet, end, margin)
+        )
+        if not _is_regular(facts, time_base) or facts.key_times[0] > start:
+            return None
+        stored = np.array(facts.display_times, dtype=np.int64)
+        times, is_unneeded = _distinct(stored, facts.references)
+        return Timeline(
+            display_times=times,
+            is_unneeded=is_unneeded,
+            key_times=np.unique(facts.key_times),
+            time_base=time_base,
+            first_time=first_time,
+            end_time=_end_time(facts, times, offset=0, step=_step(stream, time_base)),
+            unfit_for_decord="decord indexes a whole file for a part of it",
+            note="; ".join(_stream_notes(container, stream)) or None,
+        )
+
+
+def _is_behind(packet: "Packet[VideoStream]", display_time: int | None, margin: int) -> bool:
+    """Whether all pictures before a display time are stored before a packet."""
+    if display_time is None or packet.dts is None:
+        return False
+    return packet.dts >= display_time + margin
+
+
+def _is_regular(facts: PacketFacts, time_base: Fraction) -> bool:
+    """Whether a key frame comes first, all pictures are timed and the clock runs on."""
+    return (
+        facts.error is None
+        and facts.num_untimed == 0
+        and len(facts.key_times) > 0
+        and facts.key_times[0] == facts.display_times[0]
+        and not len(clock_restarts(np.array(facts.decode_times, dtype=np.int64), time_base))
+    )
+
+
+def _read_whole_once(path: str) -> Generator[None, None, Timeline]:
+    """Read a whole timeline, or recall it: windows of one file come one behind the other."""
+    facts = Path(path).stat()
+    key = (path, facts.st_size, facts.st_mtime_ns)
+    if key not in _RECENT:
+        _RECENT[key] = yield from _read_whole(path)
+    while len(_RECENT) > _NUM_RECENT:
+        del _RECENT[next(iter(_RECENT))]
+    return _RECENT[key]
+
+
+def _read_whole(path: str) -> Generator[None, None, Timeline]:
+    container, stream = open_video(path)
+    with container:
+        facts = yield from read_packets(container, stream)
+        num_pictures = len(facts.display_times) + facts.num_untimed
+        if num_pictures == 0:
+            raise DecodeError(f"no picture in the video stream ({facts.error or 'headers only'})")
+        time_base = stream.time_base or Fraction(1, 90_000)
+        step = _step(stream, time_base)
+        # AVI stores no display times: FFmpeg gives those of decoding, out of order.
+        is_timed = facts.num_untimed == 0 and container.format.name != "avi"
+        stored = np.array(facts.display_times, dtype=np.int64)
+        decoded_at = np.array(facts.decode_times, dtype=np.int64)
+        offsets: tuple[int, ...] = (0,)
+        if is_timed and len(decoded_at) == len(stored):
+            stored, offsets = join_clocks(stored, decoded_at, time_base=time_base, step=step)
+        if not is_timed:
+            is_regular = len(np.unique(decoded_at)) == num_pictures
+            stored = decoded_at if is_regular else np.arange(num_pictures, dtype=np.int64) * step
+        notes = [f"the container ends early: {facts.error}"] if facts.error else []
+        notes += _stream_notes(container, stream)
+        unfit = _unfit_for_decord(container, facts)
+        if len(offsets) > 1:
+            notes.append(f"the clock starts anew {len(offsets) - 1} times")
+            unfit = unfit or "decord sorts time stamps that start anew"
+    times, is_unneeded = _distinct(stored, facts.references)
+    if is_timed:
+        start = yield from _first_decodable(path, int(times[0]), facts)
+        num_headless = int(np.searchsorted(times, start))
+        if num_headless:
+            notes.append(f"begins with {num_headless} pictures that need earlier ones")
+            unfit = "decord counts pictures that do not decode"
+            times, is_unneeded = times[num_headless:], is_unneeded[num_headless:]
+    has_one_clock = is_timed and len(offsets) == 1
+    return Timeline(
+        display_times=times,
+        is_unneeded=is_unneeded if has_one_clock else None,
+        key_times=np.unique(facts.key_times) if has_one_clock else _NO_TIMES,
+        time_base=time_base,
+        first_time=int(times[0]),
+        end_time=_end_time(facts, times, offset=offsets[-1], step=step),
+        has_timestamps=is_timed,
+        offsets=offsets,
+        is_cut=facts.error is not None,
+        unfit_for_decord=unfit,
+        note="; ".join(notes) or None,
+    )
+
+
+def _distinct(
+    stored: NDArray[np.int64], references: bytearray
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Display times in order, and which of their pictures no other picture needs."""
+    times, places, counts = np.unique(stored, return_index=True, return_counts=True)
+    if len(references) != len(stored):
+        return times, np.zeros(len(times), dtype=bool)
+    return times, unreferenced(references)[places] & (counts == 1)
+
+
+def _step(stream: VideoStream, time_base: Fraction) -> int:
+    rate = stream.average_rate or stream.guessed_rate or _DEFAULT_FPS
+    return max(1, round(1 / (rate * time_base)))
+
+
+def _end_time(facts: PacketFacts, times: NDArray[np.int64], *, offset: int, step: int) -> int:
+    is_last = facts.latest is not None and facts.latest[0] + offset == times[-1]
+    duration = facts.latest[1] if facts.latest is not None and is_last else 0
+    return int(times[-1]) + (duration or facts.some_duration or step)
+
+
+def _stream_notes(container: InputContainer, stream: VideoStream) -> list[str]:
+    is_only_one = len(container.streams.video) == 1
+    return [] if is_only_one else [f"video stream {stream.index} of several"]
+
+
+def _unfit_for_decord(container: InputContainer, facts: PacketFacts) -> str | None:
+    if container.format.name not in _SEEKABLE_BY_DECORD:
+        return f"decord seeks inexactly in {container.format.long_name}"
+    if facts.num_hidden:
+        return "decord ignores the file's edit list"
+    if facts.num_leading:
+        return "decord miscounts pictures stored behind the key frame that they precede"
+    return None
+
+
+def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[None, None, int]:
+    """Display time of the first picture that needs none which the file lacks."""
+    keys = facts.key_times[:1].tolist()
+    if keys and keys[0] <= first:
+        return first
+    decoded = yield from _first_decoded_time(path)
+    candidates = [t for t in (decoded, *keys) if t is not None]
+    return min(candidates, default=first)
+
+
+def _first_decoded_time(path: str) -> Generator[None, None, int | None]:
+    container, stream = open_video(path)
+    with container:
+        for frame in decoded_frames(container, stream, on_error=lambda _: None):
+            if frame is None:
+                yield None
+            elif frame.pts is not None:
+                return int(frame.pts)
+    return None
