@@ -4,7 +4,7 @@ A remote file is not fetched whole: what its headers say stands at its ends, so 
 with a hole between them, and more only where that does not do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +25,7 @@ from dsdi_ray.vision.decode_process import DecodeProcess
 _FILES_PER_TASK = 64
 _FILES_AT_ONCE = 8  # waiting for a server costs no CPU
 _MORE_BYTES = (8 * 2**20, None)  # of each end where the first MiB does not do; then all
+_VIDEO_FACTS = ("duration_seconds", "width", "rotation_degrees")
 
 File = tuple[str, str]  # URI and kind of media
 
@@ -88,10 +89,16 @@ def _probe_copy(
         facts = _facts(process, copy, media)
         if is_remote(uri):
             copy.path.unlink()
-        if copy.is_whole or not facts["probe_error"]:
+        if copy.is_whole or _says_enough(facts, media):
             return {"content_id": copy.content_id, **facts}
         copy = _copy_ends(scratch, uri, next(edges))
     return {"content_id": None, "probe_error": copy}
+
+
+def _says_enough(facts: Mapping[str, Any], media: str) -> bool:
+    """Whether the ends of a file did: all videos have these facts, most say them there."""
+    is_complete = media == "image" or all(facts.get(name) is not None for name in _VIDEO_FACTS)
+    return not facts["probe_error"] and is_complete
 
 
 def _facts(process: DecodeProcess, copy: LocalCopy, media: str) -> dict[str, Any]:

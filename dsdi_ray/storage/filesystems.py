@@ -110,7 +110,9 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
             is_anonymous = user == _ANONYMOUS
             if scheme == "gs":
                 return _gcs(is_anonymous=is_anonymous), path
-            return _s3(path.partition("/")[0], is_anonymous=is_anonymous), path
+            address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            bucket = path.partition("/")[0]
+            return _s3(bucket, address=address or "", is_anonymous=is_anonymous), path
         if scheme in {"http", "https"}:
             raise DataError(f"{text}: web servers are read only, one file at a time")
         filesystem, path = pafs.FileSystem.from_uri(text)
@@ -238,8 +240,7 @@ def _user_and_path(uri: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str, *, is_anonymous: bool) -> pafs.S3FileSystem:
-    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+def _s3(bucket: str, *, address: str, is_anonymous: bool) -> pafs.S3FileSystem:
     scheme, _, endpoint = address.rpartition("://")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return pafs.S3FileSystem(
@@ -249,6 +250,7 @@ def _s3(bucket: str, *, is_anonymous: bool) -> pafs.S3FileSystem:
         region=(region or "us-east-1") if endpoint else _region_of(bucket) or region,
         connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         request_timeout=_STALL_TIMEOUT_SECONDS,
+        allow_delayed_open=True,  # one request for a small object instead of three
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=max_attempts()),
     )
 

@@ -96,6 +96,7 @@ def _get(url: str, start: int, stop: int | None) -> HTTPResponse:
     try:
         response: HTTPResponse = urlopen(request, timeout=_TIMEOUT_SECONDS)  # noqa: S310
     except HTTPError as error:
+        error.close()  # its connection; status and headers stay
         if error.code in {404, 410}:
             raise FileNotFoundError(f"no such file (HTTP status {error.code})") from error
         raise

@@ -1,0 +1,250 @@
+"""Clips, members, manifest and store on a server of S3's protocol, by way of a proxy with faults."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from file_servers import CONTROL, CUT, Faults, faulty_proxy, file_server, s3_server
+from footage import make_ensemble, write_clip, write_footage
+from pyarrow import fs as pafs
+from test_cli import ENVIRONMENT
+
+from dsdi_ray.storage.score_store import ScoreStore
+
+pytestmark = pytest.mark.ray
+
+# Commands one after the other in one local Ray; between them the proxy is told what to do.
+SCRIPT = """
+import json, sys
+from urllib.request import Request, urlopen
+from typer.testing import CliRunner
+from dsdi_ray.cli import app
+from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.storage.filesystems import write_bytes
+
+results = []
+with ray_session(num_cpus=2):
+    for kind, *step in json.loads(sys.argv[1]):
+        if kind == "faults":
+            url, faults = step
+            urlopen(Request(url, json.dumps(faults).encode(), method="PUT")).close()
+        elif kind == "copy":
+            write_bytes(step[1], open(step[0], "rb").read())
+        else:
+            done = CliRunner().invoke(app, step)
+            error = done.exception
+            mistake = type(error).__name__ + ": " + str(error) if error else ""
+            results.append([json.loads(done.stdout) if done.stdout else None, mistake])
+print(json.dumps(results))
+"""
+Step = list[Any]
+
+
+def run_steps(steps: list[Step], environment: dict[str, str]) -> list[tuple[Any, str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(steps)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**ENVIRONMENT, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return [(output, mistake) for output, mistake in json.loads(done.stdout.splitlines()[-1])]
+
+
+def dsdi(*arguments: object) -> Step:
+    return ["dsdi", *map(str, arguments), "--json"]
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a user whose bucket ``archive`` is behind a proxy with faults."""
+    with s3_server() as server, faulty_proxy(server) as proxy:
+        client(server).create_dir("archive")
+        yield {
+            "AWS_ACCESS_KEY_ID": "user",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_REGION": "us-east-1",
+            "DSDI_MAX_ATTEMPTS": "3",
+            "DSDI_SCRATCH_DIR": str(tmp_path_factory.mktemp("scratch")),
+        }
+
+
+def client(url: str) -> pafs.S3FileSystem:
+    host = url.removeprefix("http://")
+    return pafs.S3FileSystem(
+        access_key="user", secret_key="secret", endpoint_override=host, scheme="http",
+        region="us-east-1", allow_bucket_creation=True,
+    )  # fmt: skip
+
+
+def upload(folder: Path, path: str, url: str) -> None:
+    pafs.copy_files(
+        str(folder),
+        path,
+        source_filesystem=pafs.LocalFileSystem(),
+        destination_filesystem=client(url),
+    )
+
+
+def logits_by_clip(store_uri: str) -> dict[tuple[str, str, int], list[float]]:
+    store = ScoreStore.open(store_uri)
+    clip_of = {o["content_id"]: o["clip_id"] for o in store.latest_outcomes().to_pylist()}
+    found = {}
+    for file in Path(store_uri).rglob("logits/**/*.parquet"):
+        member = file.parent.name
+        for row in pq.read_table(file, partitioning=None).to_pylist():
+            found[member, clip_of[row["content_id"]], row["frame_index"]] = row["logits"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("local")
+
+
+@pytest.fixture(scope="module")
+def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
+    footage = write_footage(place / "footage", num_clips=3)
+    write_clip(footage / "changed.mp4", seed=8)
+    write_clip(footage / "down.mp4", seed=9)
+    write_clip(footage / "denied.mp4", seed=10)
+    write_clip(place / "other.mp4", seed=11)
+    make_ensemble(place / "models", sizes=(64,))
+    upload(place / "footage", "archive/footage", s3["AWS_ENDPOINT_URL"])
+    upload(place / "models", "archive/models", s3["AWS_ENDPOINT_URL"])
+    control = s3["AWS_ENDPOINT_URL"] + CONTROL
+    remote = ("s3://archive/m.parquet", "-e", "s3://archive/models/ensemble")
+    score = dsdi("score", *remote, "-s", "s3://archive/scores")
+    # Each clip's first requests fail; one answer of clip2's content breaks off.
+    hiccups: Faults = {"clip0": [503, 500, 0], "clip1": [503, 0], "clip2": [0, CUT, 0]}
+    steps = {
+        "index": dsdi("index", "s3://archive/footage", "-o", "s3://archive/m.parquet"),
+        "change": ["copy", str(place / "other.mp4"), "s3://archive/footage/changed.mp4"],
+        "hiccups": ["faults", control, {**hiccups, "down": [503], "denied": [403]}],
+        "first": score,
+        "failed": dsdi("outcomes", "s3://archive/scores", "--status", "failed"),
+        "mended": ["faults", control, {}],
+        "resumed": [*score, "--retry-failed"],
+        "unfindable": ["faults", control, {"scores": [503]}],
+        "store is down": dsdi("outcomes", "s3://archive/scores"),
+        "findable": ["faults", control, {}],
+        "again": score,
+        "rank": dsdi("rank", "s3://archive/scores", *remote[1:], "-o", place / "run"),
+        "local index": dsdi("index", footage, "-o", place / "m.parquet"),
+        "local score": dsdi(
+            "score", place / "m.parquet", "-e", place / "models/ensemble",
+            "-s", place / "scores",
+        ),
+        "local rank": dsdi(
+            "rank", place / "scores", "-e", place / "models/ensemble", "-o", place / "local"
+        ),
+    }  # fmt: skip
+    done = run_steps(list(steps.values()), s3)
+    commands = [name for name, step in steps.items() if step[0] == "dsdi"]
+    return dict(zip(commands, done, strict=True))
+
+
+def test_objects_are_indexed_with_what_their_headers_say(results, place):
+    (summary, mistake), (local, _) = results["index"], results["local index"]
+    assert mistake == ""
+    assert (summary["num_clips"], summary["num_unreadable"]) == (8, 2)
+    assert summary["hours"] == pytest.approx(local["hours"])
+
+
+def test_a_server_that_fails_for_a_while_costs_nothing_but_time(results):
+    (summary, mistake) = results["first"]
+    assert mistake == ""
+    assert summary["num_ok"] == 3
+
+
+def test_what_cannot_be_had_or_has_changed_is_an_outcome_with_its_reason(results):
+    errors = {row["clip_id"]: row["error"] for row in results["failed"][0]}
+    assert set(errors) == {"changed", "cut", "down", "denied", "empty"}
+    assert errors["changed"].startswith("changed since it was indexed")
+    assert "HTTP status 503" in errors["down"]
+    assert "ACCESS_DENIED" in errors["denied"]
+    assert errors["empty"] == "the file is empty (0 bytes)"
+
+
+def test_clips_that_can_be_had_again_are_scored_by_the_next_run(results):
+    assert (results["resumed"][0]["num_ok"], results["resumed"][0]["num_failed"]) == (5, 3)
+
+
+def test_a_further_run_scores_nothing(results):
+    assert results["again"][0]["num_frames"] == 0
+    assert results["again"][0]["num_ok"] == 5
+
+
+def test_a_store_that_cannot_be_reached_is_one_clear_line(results):
+    mistake = results["store is down"][1]
+    assert mistake.startswith("DataError: score store s3://archive/scores")
+    assert "HTTP status 503" in mistake
+
+
+def test_scores_are_those_of_local_files_bit_for_bit(results, s3, place):
+    pafs.copy_files(
+        "archive/scores",
+        str(place / "copied"),
+        source_filesystem=client(s3["AWS_ENDPOINT_URL"]),
+        destination_filesystem=pafs.LocalFileSystem(),
+    )
+    far, near = logits_by_clip(str(place / "copied")), logits_by_clip(str(place / "scores"))
+    assert len(far) > 100
+    assert far.keys() == {key for key in near if key[1] != "changed"}
+    assert all(np.array_equal(far[key], near[key]) for key in far)
+
+
+def test_ranks_are_those_of_local_files(results, place):
+    runs = [
+        {
+            (row["feature"], row["clip_id"]): row["score"]
+            for row in pq.read_table(place / folder / "run.parquet").to_pylist()
+            if row["clip_id"] != "changed"
+        }
+        for folder in ("run", "local")
+    ]
+    assert results["rank"][0]["clips"] == 5
+    assert runs[0] == runs[1]
+
+
+def test_nothing_is_left_in_scratch_but_the_weights(results, s3):
+    environment = {**os.environ, **s3}
+    code = "from dsdi_ray.storage.scratch import Scratch; Scratch().close()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    kept = [p for p in Path(s3["DSDI_SCRATCH_DIR"]).rglob("*") if p.is_file()]
+    assert [p.suffix for p in kept if p.suffix != ".lock"] == [".safetensors"]
+
+
+def test_windows_of_a_file_on_a_web_server_are_one_fetch(s3, tmp_path):
+    write_clip(tmp_path / "web" / "long flight.mp4", seed=1, num_pictures=120)
+    make_ensemble(tmp_path, sizes=(64,))
+    ensemble = tmp_path / "ensemble"
+    with file_server(tmp_path / "web") as server:
+        steps = [
+            dsdi(
+                "index", f"{server.url}/long%20flight.mp4", "-o", tmp_path / "m.parquet",
+                "--window-seconds", 1.5,
+            ),
+            dsdi("score", tmp_path / "m.parquet", "-e", ensemble, "-s", tmp_path / "s"),
+            dsdi("outcomes", tmp_path / "s"),
+        ]  # fmt: skip
+        indexed, scored, outcomes = (output for output, _ in run_steps(steps, s3))
+    assert (indexed["num_clips"], scored["num_ok"]) == (3, 3)
+    frames = {row["clip_id"]: row["frames_scored"] for row in outcomes}
+    assert frames == {
+        "long_flight@0-1.5": 15,
+        "long_flight@1.5-3": 15,
+        "long_flight@3-": 10,
+    }
+    whole = [r for r in server.requests if r[2].get("Range") != "bytes=0-0"]
+    assert len(whole) <= 1 + 2  # to probe, and once per decode actor
