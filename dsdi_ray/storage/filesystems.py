@@ -209,6 +209,8 @@ class ObjectFile:
             self._file = filesystem.open_input_file(path)
         except FileNotFoundError as error:
             raise FileNotFoundError("no such object (HTTP status 404)") from error
+        except pa.ArrowException as error:  # some of which are no OSError
+            raise OSError(str(error)) from error
         self.size: int | None = self._file.size()
         facts = {k.lower(): v.decode() for k, v in (self._file.metadata() or {}).items()}
         # Google's ETag changes with an object's labels, its MD5 does not but may be absent.
@@ -218,7 +220,10 @@ class ObjectFile:
         """Append bytes ``start`` to ``stop`` to a file, in ranges that are retried one by one."""
         end = self._file.size() if stop is None else stop
         places = range(start, end, _RANGE_BYTES)
-        out.writelines(self._file.read_at(min(_RANGE_BYTES, end - p), p) for p in places)
+        try:
+            out.writelines(self._file.read_at(min(_RANGE_BYTES, end - p), p) for p in places)
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
 
 
 def _scheme(uri: str) -> str:

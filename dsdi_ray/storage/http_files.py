@@ -128,7 +128,14 @@ def _wait_or_raise(error: BaseException, num_failures: int) -> None:
 
 
 def _quoted(url: str) -> str:
-    """Quote what an address must not hold, such as blanks; what is quoted already stays."""
-    parts = urlsplit(url)
+    """Quote what an address must not hold, such as blanks; what is quoted already stays.
+
+    Raises:
+        OSError: If it is no address.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise OSError(str(error)) from error
     kept = "/%:@!$&'()*+,;=~?"
     return urlunsplit(parts._replace(path=quote(parts.path, kept), query=quote(parts.query, kept)))

@@ -100,7 +100,7 @@ def open_for_fetching(uri: str) -> RemoteFile:
     """
     try:
         return open_remote(uri)
-    except (OSError, ValueError, DataError) as error:
+    except (OSError, DataError) as error:
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 
 
@@ -129,7 +129,7 @@ def fetch(
         if content_ids.remote_content_id(open_remote(uri)) != known:
             raise OSError("it changed meanwhile")
         return LocalCopy(path, known or content_ids.content_id(path), is_whole=len(ranges) == 1)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         path.unlink(missing_ok=True)
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 

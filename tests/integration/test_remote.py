@@ -45,6 +45,7 @@ with ray_session(num_cpus=2):
 print(json.dumps(results))
 """
 Step = list[Any]
+NOT_THE_SAME = ("changed", "blocked")  # on the server as in the folder
 
 
 def run_steps(steps: list[Step], environment: dict[str, str]) -> list[tuple[Any, str]]:
@@ -114,11 +115,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
+    """What each command of one session printed as JSON, and its error."""
     footage = write_footage(place / "footage", num_clips=3)
     write_clip(footage / "changed.mp4", seed=8)
     write_clip(footage / "down.mp4", seed=9)
     write_clip(footage / "denied.mp4", seed=10)
     write_clip(place / "other.mp4", seed=11)
+    write_clip(footage / "blocked.mp4", seed=12)
+    write_clip(place / "web" / "long flight.mp4", seed=13, num_pictures=120)
     make_ensemble(place / "models", sizes=(64,))
     upload(place / "footage", "archive/footage", s3["AWS_ENDPOINT_URL"])
     upload(place / "models", "archive/models", s3["AWS_ENDPOINT_URL"])
@@ -126,8 +130,10 @@ def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
     remote = ("s3://archive/m.parquet", "-e", "s3://archive/models/ensemble")
     score = dsdi("score", *remote, "-s", "s3://archive/scores")
     # Each clip's first requests fail; one answer of clip2's content breaks off.
+    blocked: Faults = {"blocked": [403]}
     hiccups: Faults = {"clip0": [503, 500, 0], "clip1": [503, 0], "clip2": [0, CUT, 0]}
     steps = {
+        "some are blocked": ["faults", control, blocked],
         "index": dsdi("index", "s3://archive/footage", "-o", "s3://archive/m.parquet"),
         "change": ["copy", str(place / "other.mp4"), "s3://archive/footage/changed.mp4"],
         "hiccups": ["faults", control, {**hiccups, "down": [503], "denied": [403]}],
@@ -149,16 +155,31 @@ def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
             "rank", place / "scores", "-e", place / "models/ensemble", "-o", place / "local"
         ),
     }  # fmt: skip
-    done = run_steps(list(steps.values()), s3)
+    with file_server(place / "web") as web:
+        steps |= {
+            "web index": dsdi(
+                "index", f"{web.url}/long%20flight.mp4", "-o", place / "windows.parquet",
+                "--window-seconds", 1.5,
+            ),
+            "web score": dsdi(
+                "score", place / "windows.parquet", "-e", place / "models/ensemble",
+                "-s", place / "windows",
+            ),
+            "web outcomes": dsdi("outcomes", place / "windows"),
+        }  # fmt: skip
+        done = run_steps(list(steps.values()), s3)
+        num_whole = sum(headers["Range"] != "bytes=0-0" for *_, headers in web.requests)
     commands = [name for name, step in steps.items() if step[0] == "dsdi"]
-    return dict(zip(commands, done, strict=True))
+    return {**dict(zip(commands, done, strict=True)), "whole files sent": (num_whole, "")}
 
 
 def test_objects_are_indexed_with_what_their_headers_say(results, place):
-    (summary, mistake), (local, _) = results["index"], results["local index"]
+    summary, mistake = results["index"]
     assert mistake == ""
-    assert (summary["num_clips"], summary["num_unreadable"]) == (8, 2)
-    assert summary["hours"] == pytest.approx(local["hours"])
+    # The empty one, the one cut short, and one that the server does not give.
+    assert (summary["num_clips"], summary["num_unreadable"]) == (9, 3)
+    one_clip_hours = 1.5 / 3600
+    assert summary["hours"] + one_clip_hours == pytest.approx(results["local index"][0]["hours"])
 
 
 def test_a_server_that_fails_for_a_while_costs_nothing_but_time(results):
@@ -169,15 +190,16 @@ def test_a_server_that_fails_for_a_while_costs_nothing_but_time(results):
 
 def test_what_cannot_be_had_or_has_changed_is_an_outcome_with_its_reason(results):
     errors = {row["clip_id"]: row["error"] for row in results["failed"][0]}
-    assert set(errors) == {"changed", "cut", "down", "denied", "empty"}
+    assert set(errors) == {"changed", "cut", "down", "denied", "blocked", "empty"}
     assert errors["changed"].startswith("changed since it was indexed")
     assert "HTTP status 503" in errors["down"]
     assert "ACCESS_DENIED" in errors["denied"]
+    assert "ACCESS_DENIED" in errors["blocked"]
     assert errors["empty"] == "the file is empty (0 bytes)"
 
 
 def test_clips_that_can_be_had_again_are_scored_by_the_next_run(results):
-    assert (results["resumed"][0]["num_ok"], results["resumed"][0]["num_failed"]) == (5, 3)
+    assert (results["resumed"][0]["num_ok"], results["resumed"][0]["num_failed"]) == (5, 4)
 
 
 def test_a_further_run_scores_nothing(results):
@@ -200,7 +222,7 @@ def test_scores_are_those_of_local_files_bit_for_bit(results, s3, place):
     )
     far, near = logits_by_clip(str(place / "copied")), logits_by_clip(str(place / "scores"))
     assert len(far) > 100
-    assert far.keys() == {key for key in near if key[1] != "changed"}
+    assert far.keys() == {key for key in near if key[1] not in NOT_THE_SAME}
     assert all(np.array_equal(far[key], near[key]) for key in far)
 
 
@@ -209,7 +231,7 @@ def test_ranks_are_those_of_local_files(results, place):
         {
             (row["feature"], row["clip_id"]): row["score"]
             for row in pq.read_table(place / folder / "run.parquet").to_pylist()
-            if row["clip_id"] != "changed"
+            if row["clip_id"] not in NOT_THE_SAME
         }
         for folder in ("run", "local")
     ]
@@ -225,26 +247,9 @@ def test_nothing_is_left_in_scratch_but_the_weights(results, s3):
     assert [p.suffix for p in kept if p.suffix != ".lock"] == [".safetensors"]
 
 
-def test_windows_of_a_file_on_a_web_server_are_one_fetch(s3, tmp_path):
-    write_clip(tmp_path / "web" / "long flight.mp4", seed=1, num_pictures=120)
-    make_ensemble(tmp_path, sizes=(64,))
-    ensemble = tmp_path / "ensemble"
-    with file_server(tmp_path / "web") as server:
-        steps = [
-            dsdi(
-                "index", f"{server.url}/long%20flight.mp4", "-o", tmp_path / "m.parquet",
-                "--window-seconds", 1.5,
-            ),
-            dsdi("score", tmp_path / "m.parquet", "-e", ensemble, "-s", tmp_path / "s"),
-            dsdi("outcomes", tmp_path / "s"),
-        ]  # fmt: skip
-        indexed, scored, outcomes = (output for output, _ in run_steps(steps, s3))
-    assert (indexed["num_clips"], scored["num_ok"]) == (3, 3)
-    frames = {row["clip_id"]: row["frames_scored"] for row in outcomes}
-    assert frames == {
-        "long_flight@0-1.5": 15,
-        "long_flight@1.5-3": 15,
-        "long_flight@3-": 10,
-    }
-    whole = [r for r in server.requests if r[2].get("Range") != "bytes=0-0"]
-    assert len(whole) <= 1 + 2  # to probe, and once per decode actor
+def test_windows_of_a_file_on_a_web_server_are_one_fetch(results):
+    assert results["web index"][0]["num_clips"] == 3
+    assert results["web score"][0]["num_ok"] == 3
+    frames = {row["clip_id"]: row["frames_scored"] for row in results["web outcomes"][0]}
+    assert frames == {"long_flight@0-1.5": 15, "long_flight@1.5-3": 15, "long_flight@3-": 10}
+    assert 2 <= results["whole files sent"][0] <= 3  # one to probe it, one per decode actor
