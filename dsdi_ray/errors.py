@@ -33,5 +33,12 @@ class DecodeError(DsdiError):
     """A clip gives no frame; becomes the clip's outcome, never the end of a job."""
 
 
+class StoreError(DsdiError):
+    """A store cannot be written or read now, though nothing that was given is wrong.
+
+    A full disk, an object store that does not answer, maintenance that runs already.
+    """
+
+
 class FetchError(DsdiError):
     """A file cannot be had now, or is no longer the one that was indexed; another try may do."""

@@ -25,7 +25,7 @@ from dsdi_ray.distributed.prepare import prepare_set
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.distributed.train import train_member
+from dsdi_ray.distributed.train_members import train_members
 from dsdi_ray.report.evaluation import Evaluation, evaluate_run
 from dsdi_ray.report.figures import map_chart
 from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
@@ -54,7 +54,7 @@ class DemoSize:
 
 
 SIZES = {
-    "normal": DemoSize(num_images=480, num_clips=48, epochs=None),
+    "normal": DemoSize(num_images=1400, num_clips=96, epochs=None),
     "tiny": DemoSize(num_images=64, num_clips=6, epochs=1),
 }
 
@@ -118,9 +118,8 @@ def run(
 
         _step("3/7 Train the members (dsdi train)")
         overrides = [f"epochs={scale.epochs}"] if scale.epochs else []
-        for name in MEMBERS:
-            recipe = load_recipe(RECIPES / f"{name}.yaml", overrides)
-            train_member(recipe, data=prepared.out, out=out / "members" / name)
+        recipes = [load_recipe(RECIPES / f"{name}.yaml", overrides) for name in MEMBERS]
+        train_members(recipes, data=prepared.out, out=out / "members")
 
         _step("4/7 Join them (dsdi ensemble build)")
         write_ensemble([(out / "members" / name, 1.0) for name in MEMBERS], out / "ensemble")

@@ -1,15 +1,21 @@
-"""Make the demo's synthetic archive once."""
+"""Make the demo's synthetic archive once, on all cores."""
 
 import json
 import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import ray
+
+from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.synthetic.archive import SyntheticArchive, write_synthetic_archive
 
 _MARKER = "archive.json"
+T = TypeVar("T")
 
 
 def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> SyntheticArchive:
@@ -39,10 +45,32 @@ def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> S
             done[what] = num_done
 
         archive = write_synthetic_archive(
-            root, num_images=num_images, num_clips=num_clips, seed=seed, on_progress=advance
+            root,
+            num_images=num_images,
+            num_clips=num_clips,
+            seed=seed,
+            run=_on_all_cores,
+            on_progress=advance,
         )
     relative = {
         k: v if isinstance(v, int) else str(v.relative_to(root)) for k, v in asdict(archive).items()
     }
     marker.write_text(json.dumps({"request": request, "archive": relative}))
     return archive
+
+
+def _on_all_cores(work: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
+    """Results in order, of Ray tasks of which a few more are under way than there are cores."""
+
+    def call(number: int) -> T:  # Ray takes functions, no partial ones
+        return work(number)
+
+    task = ray.remote(num_cpus=1)(call)
+    most_at_once = 2 * max(1, int(cluster_resources().num_cpus))
+    running: deque[Any] = deque()
+    for number in numbers:
+        running.append(task.remote(number))
+        if len(running) >= most_at_once:
+            yield ray.get(running.popleft())
+    while running:
+        yield ray.get(running.popleft())

@@ -8,9 +8,8 @@ into the scoring actors and run both one after the other.
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -22,6 +21,7 @@ from dsdi_ray.distributed.score_actor import ScoreFrames
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import EnsembleSpec
+from dsdi_ray.storage.outcome_scan import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
 from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.score_writer import ScoreWriter
@@ -159,12 +159,14 @@ def score_archive(
         decode_id=settings.decode_id,
         retry_failed=retry_failed,
     )
-    writer = ScoreWriter(store, plan, decode_id=settings.decode_id)
+    writer = ScoreWriter(store, plan, decode_id=settings.decode_id, fps=settings.fps)
     if not dry_run:
         writer.record_without_decoding()
         if plan.num_work_items:
             _run(plan, writer, ensemble=ensemble, settings=settings, pool=pool)
-    return _summarise(plan, writer, store, dry_run=dry_run, started=started)
+    return _summarise(
+        plan, writer, store, decode_id=settings.decode_id, dry_run=dry_run, started=started
+    )
 
 
 def build_scoring_dataset(
@@ -240,14 +242,15 @@ def _summarise(
     writer: ScoreWriter,
     store: ScoreStore,
     *,
+    decode_id: str,
     dry_run: bool,
     started: float,
 ) -> ScoreSummary:
-    asked = set(plan.manifest["clip_id"].to_pylist())
-    outcomes: Sequence[Mapping[str, Any]] = [
-        o for o in store.latest_outcomes().to_pylist() if o["clip_id"] in asked
-    ]
-    by_status = Counter(o["status"] for o in outcomes)
+    clip_ids = plan.manifest["clip_id"]
+    counts = store.read_outcomes(lambda dataset: count_outcomes(dataset, clip_ids, decode_id))
+    by_status: Counter[str] = Counter()
+    for (status, _), num_clips in counts.items():
+        by_status[status] += num_clips
     return ScoreSummary(
         num_clips=len(plan.manifest),
         num_ok=by_status["ok"],
@@ -259,7 +262,7 @@ def _summarise(
         num_frames=writer.num_frames,
         footage_hours=plan.footage_hours,
         seconds=time.monotonic() - started,
-        reasons=dict(Counter(o["error"] for o in outcomes if o["status"] == "failed")),
+        reasons={error: n for (status, error), n in counts.items() if status == "failed"},
         decoders=dict(writer.decoders),
         dry_run=dry_run,
     )

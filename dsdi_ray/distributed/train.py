@@ -63,7 +63,13 @@ class TrainSummary:
 
 
 def train_member(
-    recipe: Recipe, *, data: Path, out: Path, num_workers: int = 1, use_gpu: bool | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    out: Path,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    num_runs: int = 1,
 ) -> TrainSummary:
     """Train a recipe on a prepared set and write a member bundle.
 
@@ -75,6 +81,7 @@ def train_member(
         out: Folder of the bundle; checkpoints lie beside it until it is written.
         num_workers: Data-parallel workers, each on a GPU where GPUs are used.
         use_gpu: None for GPUs where there are any.
+        num_runs: Members that are trained at the same time on the same cluster, this one included.
 
     Raises:
         DataError: If the set cannot be read or ``out`` holds another member.
@@ -86,7 +93,7 @@ def train_member(
     resolved = recipe.model_dump(mode="json")
     if (out / MEMBER_FILE).is_file():
         return _reuse(out, resolved, prepared.prepared_id, started)
-    scaling, num_threads, num_loaders = _scaling(num_workers, use_gpu)
+    scaling, num_threads, num_loaders = _scaling(num_workers, use_gpu, num_runs)
     identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
     work = out.with_name(f"{out.name}.training") / hashlib.sha256(identity).hexdigest()[:12]
     work.mkdir(parents=True, exist_ok=True)
@@ -169,7 +176,9 @@ def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> Tr
     )
 
 
-def _scaling(num_workers: int, use_gpu: bool | None) -> tuple[ScalingConfig, int | None, int]:
+def _scaling(
+    num_workers: int, use_gpu: bool | None, num_runs: int
+) -> tuple[ScalingConfig, int | None, int]:
     """Workers that fit the cluster, their threads and loading processes.
 
     Ray would wait without end for more workers.
@@ -187,7 +196,7 @@ def _scaling(num_workers: int, use_gpu: bool | None) -> tuple[ScalingConfig, int
         num_workers=num_workers, use_gpu=on_gpu, resources_per_worker=per_worker
     )
     per_node = max(1.0, resources.num_cpus / resources.num_nodes)
-    workers_per_node = -(-num_workers // resources.num_nodes)
+    workers_per_node = -(-num_workers * num_runs // resources.num_nodes)
     cpus = max(1, int(per_node // workers_per_node))
     if on_gpu:
         return scaling, None, min(_MAX_LOADERS, cpus - 1)

@@ -1,21 +1,22 @@
-"""What a scoring job has to do: the clips of a manifest less what the store has already."""
+"""What a scoring job has to do: the clips of a manifest less what the store has already.
 
-from collections.abc import Iterator, Mapping, Sequence
+Shapes: N clips, K contents, W work items, M members.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from numpy.typing import NDArray
 
-from dsdi_ray.storage.score_store import (
-    ScoreStore,
-    failed_contents,
-    newest_per_clip,
-    scored_pairs,
-    span_key,
-)
+from dsdi_ray.storage.outcome_scan import OutcomeScan, portions
+from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, WHOLE_FILE, content_keys, span_key
+from dsdi_ray.storage.score_store import ScoreStore
 
-_KEY = ["content_id", "span"]
+_LISTS_PER_CHUNK = 1_000_000  # an Arrow array holds 2 GiB of text at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,12 @@ class ScoringPlan:
         manifest: The clips asked for, with their span.
         work: One row per content to decode: work_id, uri, media, start_seconds, end_seconds,
             content_id, span, member_ids (those that are missing).
-        clips_of_work: Positions in the manifest, per work_id. Several clips share a work item
-            where their files are copies of each other.
+        clips_of_work: Positions in the manifest, a list per work_id. Several clips share a work
+            item where their files are copies of each other.
         unreadable: Positions of clips whose file cannot be read at all, as far as the store does
             not say so yet.
-        known: Position of a clip that the store does not know by this id, to the outcome of the
-            same content that it has.
+        known: Outcomes to record for clips that need no work but that the store does not know by
+            this id or at this place: those that it has of the same content.
         num_pairs_present: (content, member) pairs that the store has.
         num_pairs_missing: Pairs that it lacks and that can be had.
         footage_hours: Length of the work, as far as the manifest knows it.
@@ -39,9 +40,9 @@ class ScoringPlan:
 
     manifest: pa.Table
     work: pa.Table
-    clips_of_work: Sequence[Sequence[int]]
-    unreadable: Sequence[int]
-    known: Mapping[int, Mapping[str, Any]]
+    clips_of_work: pa.ListArray
+    unreadable: pa.Array
+    known: pa.Table
     num_pairs_present: int
     num_pairs_missing: int
     footage_hours: float
@@ -49,6 +50,30 @@ class ScoringPlan:
     @property
     def num_work_items(self) -> int:
         return len(self.work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """The distinct (content_id, span) of a manifest, in the order of their first clips.
+
+    Attributes:
+        keys: ``[K]``.
+        of_clip: Number of each clip's content, -1 if it cannot be read, ``[N]``.
+    """
+
+    keys: pa.Array
+    of_clip: NDArray[np.int64]
+
+    @staticmethod
+    def of(manifest: pa.Table) -> "_Contents":
+        encoded = content_keys(manifest).combine_chunks().dictionary_encode()
+        of_clip = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64)
+        return _Contents(keys=encoded.dictionary, of_clip=of_clip)
+
+    def first_clips(self) -> NDArray[np.int64]:
+        """Position of each content's first clip, ``[K]``."""
+        numbers, first = np.unique(self.of_clip, return_index=True)
+        return first[numbers >= 0]
 
 
 def plan_scoring(
@@ -61,8 +86,8 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Compare a manifest with a store on key columns alone.
 
-    A content of which no frame decoded counts as done, whichever members are asked for, unless
-    ``retry_failed``.
+    A content counts as done, whichever members are asked for, if the last attempt on it gave no
+    frame; unless ``retry_failed``, or the reason was a transient one.
 
     Args:
         manifest: Clips.
@@ -71,93 +96,95 @@ def plan_scoring(
         decode_id: Decode settings that every clip is to be scored under.
         retry_failed: Try contents again that failed.
     """
-    spans = [span_key(s, e) for s, e in _rows(manifest, "start_seconds", "end_seconds")]
-    manifest = manifest.append_column("span", pa.array(spans, pa.string()))
-    readable = manifest.append_column("row", pa.array(range(len(manifest)), pa.int64())).filter(
-        pc.field("content_id").is_valid()
-    )
-    outcomes = store.outcomes()
-    contents = readable.group_by(_KEY, use_threads=False).aggregate([("row", "min")])
-    members = pa.table({"member_id": pa.array(member_ids, pa.string())})
-    present = scored_pairs(outcomes, decode_id).join(members, "member_id", join_type="left semi")
-    present = present.join(contents.select(_KEY), _KEY, join_type="left semi")
-    candidates = contents
-    if not retry_failed:
-        candidates = contents.join(
-            failed_contents(outcomes, decode_id), _KEY, join_type="left anti"
+    manifest = manifest.append_column("span", _spans(manifest))
+    contents = _Contents.of(manifest)
+    members = sorted(member_ids)
+
+    def scan(dataset: pads.Dataset) -> tuple[OutcomeScan, NDArray[np.bool_], pa.Table]:
+        seen = OutcomeScan(
+            clips=manifest.select(["clip_id", "uri", "probe_error"]),
+            content_of_clip=contents.of_clip,
+            contents=contents.keys,
+            member_ids=members,
+            decode_id=decode_id,
         )
-    pairs = _cross(candidates, member_ids)
-    missing = pairs.join(present, [*_KEY, "member_id"], join_type="left anti")
-    work_rows = _members_by_row(missing)
-    work = _work_table(manifest, work_rows)
-    position = {key: i for i, key in enumerate(_rows(work, *_KEY))}
-    clips_of_work: list[list[int]] = [[] for _ in range(len(work))]
-    for row, *key in _rows(readable, "row", *_KEY):
-        if tuple(key) in position:
-            clips_of_work[position[tuple(key)]].append(row)
-    durations = manifest["duration_seconds"].take(pa.array(list(work_rows), pa.int64()))
+        for outcomes, first_row in portions(dataset, OutcomeScan.COLUMNS):
+            seen.add(outcomes, first_row)
+        is_missing = ~seen.is_present
+        if not retry_failed:
+            is_missing[seen.has_failed] = False
+        to_do = np.flatnonzero(is_missing.any(axis=1))
+        return seen, is_missing, _known_elsewhere(dataset, manifest, contents, seen, to_do)
+
+    seen, is_missing, known = store.read_outcomes(scan)
+    to_do = np.flatnonzero(is_missing.any(axis=1))
+    work = _work_table(manifest.take(contents.first_clips()[to_do]), is_missing[to_do], members)
+    is_unrecorded = (contents.of_clip < 0) & ~seen.is_recorded
     return ScoringPlan(
         manifest=manifest,
-        work=work,
-        clips_of_work=clips_of_work,
-        unreadable=list(_newly_unreadable(manifest, outcomes)),
-        known=dict(_known_under_another_id(readable, outcomes, decode_id, set(position))),
-        num_pairs_present=len(present),
-        num_pairs_missing=len(missing),
-        footage_hours=(pc.sum(durations).as_py() or 0.0) / 3600,
+        work=work.drop_columns("duration_seconds"),
+        clips_of_work=_clips_of_work(contents, to_do),
+        unreadable=pa.array(np.flatnonzero(is_unrecorded)),
+        known=known,
+        num_pairs_present=int(seen.is_present.sum()),
+        num_pairs_missing=int(is_missing.sum()),
+        footage_hours=(pc.sum(work["duration_seconds"]).as_py() or 0.0) / 3600,
     )
 
 
-def _rows(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table[name].to_pylist() for name in names), strict=True)
+def _spans(manifest: pa.Table) -> pa.ChunkedArray:
+    parts = manifest.select(["start_seconds", "end_seconds"])
+    is_part = pc.or_(parts["start_seconds"].is_valid(), parts["end_seconds"].is_valid())
+    spans = np.full(len(manifest), WHOLE_FILE, object)
+    rows = parts.filter(is_part).to_pydict()
+    spans[is_part.to_numpy()] = [span_key(*part) for part in zip(*rows.values(), strict=True)]
+    return pa.chunked_array([pa.array(spans, pa.string())])
 
 
-def _cross(contents: pa.Table, member_ids: Sequence[str]) -> pa.Table:
-    parts = [
-        contents.append_column("member_id", pa.array([m] * len(contents), pa.string()))
-        for m in member_ids
+def _work_table(clips: pa.Table, is_missing: NDArray[np.bool_], members: Sequence[str]) -> pa.Table:
+    """Work items of these clips and of the members that each lacks (``[W, M]``)."""
+    columns = ["uri", "media", "start_seconds", "end_seconds", "content_id", "span"]
+    work = clips.select([*columns, "duration_seconds"])
+    work = work.add_column(0, "work_id", pa.array(np.arange(len(work), dtype=np.int64)))
+    names = pa.array(members, pa.string())
+    starts = range(0, len(is_missing), _LISTS_PER_CHUNK)
+    parts = [is_missing[start : start + _LISTS_PER_CHUNK] for start in starts]
+    lists = [
+        pa.ListArray.from_arrays(
+            _offsets(part.sum(axis=1)), names.take(pa.array(part.nonzero()[1]))
+        )
+        for part in parts
     ]
-    return pa.concat_tables(parts)
+    return work.append_column("member_ids", pa.chunked_array(lists, pa.list_(pa.string())))
 
 
-def _members_by_row(missing: pa.Table) -> dict[int, list[str]]:
-    by_row: dict[int, list[str]] = {}
-    for row, member_id in _rows(missing.sort_by("row_min"), "row_min", "member_id"):
-        by_row.setdefault(row, []).append(member_id)
-    return {row: sorted(members) for row, members in by_row.items()}
+def _clips_of_work(contents: _Contents, to_do: NDArray[np.int64]) -> pa.ListArray:
+    work_of_content = np.full(len(contents.keys) + 1, -1, np.int64)  # the last: no content
+    work_of_content[to_do] = np.arange(len(to_do))
+    work = work_of_content[contents.of_clip]
+    clips = np.argsort(work, kind="stable")[(work < 0).sum() :]
+    lengths = np.bincount(work[clips], minlength=len(to_do))
+    return pa.ListArray.from_arrays(_offsets(lengths), pa.array(clips))
 
 
-def _work_table(manifest: pa.Table, work_rows: Mapping[int, Sequence[str]]) -> pa.Table:
-    columns = ["uri", "media", "start_seconds", "end_seconds", *_KEY]
-    work = manifest.select(columns).take(pa.array(list(work_rows), pa.int64()))
-    work = work.add_column(0, "work_id", pa.array(range(len(work)), pa.int64()))
-    return work.append_column(
-        "member_ids", pa.array(list(work_rows.values()), pa.list_(pa.string()))
-    )
+def _offsets(lengths: NDArray[np.int64]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
 
 
-def _newly_unreadable(manifest: pa.Table, outcomes: pa.Table) -> Iterator[int]:
-    newest = newest_per_clip(outcomes).filter(~pc.field("content_id").is_valid())
-    recorded = set(_rows(newest, "clip_id", "uri", "error"))
-    for row, clip in enumerate(_rows(manifest, "clip_id", "uri", "probe_error")):
-        if manifest["content_id"][row].as_py() is None and clip not in recorded:
-            yield row
-
-
-def _known_under_another_id(
-    readable: pa.Table, outcomes: pa.Table, decode_id: str, to_do: set[tuple[str, str]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Clips that need no work but whose newest outcome is of another content, or that have none."""
-    mine = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
-    known_by_id = {
-        clip: (content, span, uri)
-        for clip, content, span, uri in _rows(mine, "clip_id", *_KEY, "uri")
-    }
-    strays = [
-        (row, (content, span))
-        for row, clip, uri, content, span in _rows(readable, "row", "clip_id", "uri", *_KEY)
-        if (content, span) not in to_do and known_by_id.get(clip) != (content, span, uri)
-    ]
-    if strays:
-        by_key = {(o["content_id"], o["span"]): o for o in mine.to_pylist()}
-        yield from ((row, by_key[key]) for row, key in strays if key in by_key)
+def _known_elsewhere(
+    dataset: pads.Dataset,
+    manifest: pa.Table,
+    contents: _Contents,
+    seen: OutcomeScan,
+    to_do: NDArray[np.int64],
+) -> pa.Table:
+    """Outcomes for clips that need no work but whose newest outcome is of another file, or none."""
+    row = np.append(seen.row_of_content, -1)[contents.of_clip]
+    row[np.isin(contents.of_clip, to_do)] = -1
+    clips = np.flatnonzero(~seen.is_recorded & (row >= 0))
+    if not len(clips):
+        return OUTCOME_SCHEMA.empty_table()
+    rows, place = np.unique(row[clips], return_inverse=True)
+    outcomes = dataset.take(pa.array(rows)).take(pa.array(place))
+    named = manifest.select(["clip_id", "uri"]).take(pa.array(clips))
+    return pa.Table.from_arrays([*named.columns, *outcomes.columns[2:]], schema=OUTCOME_SCHEMA)

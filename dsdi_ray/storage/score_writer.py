@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,17 +11,30 @@ import numpy as np
 import pyarrow as pa
 
 from dsdi_ray.storage.score_plan import ScoringPlan
-from dsdi_ray.storage.score_store import ScoreStore, frame_rows
+from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, frame_rows
+from dsdi_ray.storage.score_store import ScoreStore
 
 _FLUSH_BYTES = 16 * 2**20
 _FLUSH_SECONDS = 5.0
-_NOTHING_DECODED = {"decoder": None, "frames_expected": 0, "frames_scored": 0, "note": None}
+_CLIP = ["clip_id", "uri", "content_id", "span"]
+_UNREADABLE = {
+    "member_ids": [],
+    "status": "failed",
+    "frames_expected": 0,
+    "frames_scored": 0,
+    "attempts": 1,
+    "seconds": 0.0,
+    "seconds_covered": 0.0,
+}
 
 
 @dataclass
 class _Progress:
-    """How much of a work item has arrived."""
+    """A work item, and how much of it has arrived."""
 
+    content_id: str
+    span: str
+    member_ids: Sequence[str]
     chunks: set[tuple[int, str]] = field(default_factory=set)
     outcome: Mapping[str, Any] | None = None
 
@@ -33,13 +46,17 @@ class ScoreWriter:
     flight and those of the last few seconds are scored again.
     """
 
-    def __init__(self, store: ScoreStore, plan: ScoringPlan, *, decode_id: str) -> None:
+    def __init__(self, store: ScoreStore, plan: ScoringPlan, *, decode_id: str, fps: float) -> None:
         self._store = store
         self._plan = plan
         self._decode_id = decode_id
-        self._work = plan.work.select(["content_id", "span", "member_ids"]).to_pylist()
-        self._arriving: defaultdict[int, _Progress] = defaultdict(_Progress)
-        self._chunks: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._fps = fps
+        self._work = plan.work.select(["content_id", "span", "member_ids"])
+        self._clips = plan.manifest.select(_CLIP)
+        self._arriving: dict[int, _Progress] = {}
+        self._chunks: defaultdict[str, list[tuple[_Progress, Mapping[str, Any]]]] = defaultdict(
+            list
+        )
         self._num_bytes = 0
         self._outcomes: list[dict[str, Any]] = []
         self._flushed_at = time.monotonic()
@@ -50,13 +67,13 @@ class ScoreWriter:
 
     def record_without_decoding(self) -> None:
         """Write the outcomes of clips that cannot be read or whose content is scored already."""
-        for row in self._plan.unreadable:
-            error = self._plan.manifest["probe_error"][row].as_py()
-            failed = {"status": "failed", "error": error, "attempts": 1, "seconds": 0.0}
-            self._add_outcome(row, {**_NOTHING_DECODED, **failed, "member_ids": []})
-        for row, outcome in self._plan.known.items():
-            self._add_outcome(row, outcome)
-        self.flush()
+        clips = self._plan.manifest.take(self._plan.unreadable)
+        told = {name: clips[name] for name in _CLIP} | {"error": clips["probe_error"]}
+        self._store.write_outcomes(self._stamped({**told, **_UNREADABLE}, len(clips)))
+        known = self._plan.known
+        self._store.write_outcomes(
+            self._stamped(dict(zip(known.column_names, known.columns, strict=True)), len(known))
+        )
 
     def add(self, scored: pa.Table) -> int:
         """Take rows of the scoring actors: logits of chunks, and outcomes of clips.
@@ -66,7 +83,7 @@ class ScoreWriter:
         """
         num_complete = 0
         for row in scored.to_pylist():
-            progress = self._arriving[row["work_id"]]
+            progress = self._progress(row["work_id"])
             if row["outcome"] is not None:
                 progress.outcome = row["outcome"]
             else:
@@ -82,12 +99,13 @@ class ScoreWriter:
         num_classes = len(self._store.taxonomy)
         for member_id, chunks in self._chunks.items():
             rows = frame_rows(
-                content_ids=[self._work[c["work_id"]]["content_id"] for c in chunks],
-                spans=[self._work[c["work_id"]]["span"] for c in chunks],
-                frame_indices=[np.array(c["frame_indices"], np.int32) for c in chunks],
-                times_seconds=[np.array(c["times_seconds"], np.float64) for c in chunks],
+                content_ids=[item.content_id for item, _ in chunks],
+                spans=[item.span for item, _ in chunks],
+                frame_indices=[np.array(c["frame_indices"], np.int32) for _, c in chunks],
+                times_seconds=[np.array(c["times_seconds"], np.float64) for _, c in chunks],
                 logits=[
-                    np.frombuffer(c["logits"], np.float32).reshape(-1, num_classes) for c in chunks
+                    np.frombuffer(c["logits"], np.float32).reshape(-1, num_classes)
+                    for _, c in chunks
                 ],
             )
             self._store.write_logits(self._decode_id, member_id, rows)
@@ -97,32 +115,47 @@ class ScoreWriter:
         self._num_bytes = 0
         self._flushed_at = time.monotonic()
 
+    def _progress(self, work_id: int) -> _Progress:
+        if work_id not in self._arriving:
+            self._arriving[work_id] = _Progress(**self._work.slice(work_id, 1).to_pylist()[0])
+        return self._arriving[work_id]
+
     def _add_chunk(self, row: Mapping[str, Any], progress: _Progress) -> None:
         chunk = (row["chunk_index"], row["member_id"])
         if chunk in progress.chunks:  # a task that was repeated after its actor died
             return
         progress.chunks.add(chunk)
-        self._chunks[row["member_id"]].append(row)
+        self._chunks[row["member_id"]].append((progress, row))
         self._num_bytes += len(row["logits"])
 
     def _complete(self, work_id: int, progress: _Progress) -> bool:
         outcome = progress.outcome
-        item = self._work[work_id]
         if outcome is None or len(progress.chunks) < outcome["num_chunks"] * len(
-            item["member_ids"]
+            progress.member_ids
         ):
             return False
         del self._arriving[work_id]
-        for row in self._plan.clips_of_work[work_id]:
-            self._add_outcome(row, {**outcome, "member_ids": item["member_ids"]})
+        told = {
+            "member_ids": progress.member_ids,
+            "decode_id": self._decode_id,
+            "seconds_covered": outcome["frames_scored"] / self._fps,
+            "finished_at": datetime.now(UTC),
+        }
+        for row in self._plan.clips_of_work[work_id].as_py():
+            self._outcomes.append({**outcome, **self._clips.slice(row, 1).to_pylist()[0], **told})
         self.num_clips += 1
         self.num_frames += outcome["frames_scored"]
         self.num_failed += outcome["status"] == "failed"
         self.decoders[outcome["decoder"] or "none"] += 1
         return True
 
-    def _add_outcome(self, row: int, outcome: Mapping[str, Any]) -> None:
-        clip = self._plan.manifest.select(["clip_id", "uri", "content_id", "span"]).slice(row, 1)
-        kept = {k: v for k, v in outcome.items() if k != "num_chunks"}
-        stamp = {"decode_id": self._decode_id, "finished_at": datetime.now(UTC)}
-        self._outcomes.append({**kept, **clip.to_pylist()[0], **stamp})
+    def _stamped(self, columns: Mapping[str, Any], num_rows: int) -> pa.Table:
+        """Outcomes of this job, as of now, of columns and of values that hold for all rows."""
+        given = {**columns, "decode_id": self._decode_id, "finished_at": datetime.now(UTC)}
+        arrays = [
+            values
+            if isinstance(values := given.get(field.name), pa.ChunkedArray)
+            else pa.array([values] * num_rows, field.type)
+            for field in OUTCOME_SCHEMA
+        ]
+        return pa.Table.from_arrays(arrays, schema=OUTCOME_SCHEMA)

@@ -1,16 +1,17 @@
 """Write a synthetic archive: pictures with crowd answers, clips, and what is truly in them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from dsdi_ray.errors import DataError
-from dsdi_ray.synthetic.annotators import Worker, ask_crowd, hire_workers
+from dsdi_ray.synthetic.annotators import ask_crowd, hire_workers
 from dsdi_ray.synthetic.clips import TRUTH_FPS, FilmedClip, film, plan_flight
 from dsdi_ray.synthetic.materials import (
     MIN_FRACTION,
@@ -24,12 +25,19 @@ from dsdi_ray.synthetic.scenes import render_still
 from dsdi_ray.synthetic.textures import Size
 
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 _URL = "https://synthetic.invalid/Images/SYNTHETIC/{flight:04d}/{name}"
 _IMAGES_PER_FLIGHT = 20
 _CLIPS_PER_VIDEO = 20
 _SMALLEST_SIDE_PX = 32
 # Streams of randomness below the seed.
 _CROWD, _IMAGES, _CLIPS = 0, 1, 2
+
+
+class OrderedMap(Protocol):
+    """Calls a function on each number, here or elsewhere; results come in the numbers' order."""
+
+    def __call__(self, work: Callable[[int], T], numbers: Iterable[int], /) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +69,10 @@ def write_synthetic_archive(
     num_images: int,
     num_clips: int,
     seed: int = 0,
-    image_size: Size = (512, 384),
+    image_size: Size = (400, 300),
     clip_size: Size = (480, 272),
     clip_seconds: tuple[float, float] = (3.0, 10.0),
+    run: OrderedMap = map,
     on_progress: Progress | None = None,
 ) -> SyntheticArchive:
     """Render a synthetic archive; the same arguments give the same labels and pixels.
@@ -80,6 +89,8 @@ def write_synthetic_archive(
         image_size: Width and height of the pictures, pixels.
         clip_size: Width and height of the clips, pixels, even.
         clip_seconds: Shortest and longest clip; short ones are more common.
+        run: Renders the pictures and clips, each independent of the others; its workers must see
+            ``root``.
         on_progress: Called as ``(what, done, total)`` after each picture ("images") and clip
             ("clips").
 
@@ -102,65 +113,77 @@ def write_synthetic_archive(
         archive.clips_dir.mkdir(exist_ok=True)
     except OSError as error:
         raise DataError(f"{root}: cannot write a synthetic archive there: {error}") from error
-    images = _write_images(archive, seed=seed, size=image_size, report=report)
-    clips = _write_clips(archive, seed=seed, size=clip_size, seconds=clip_seconds, report=report)
-    _write_qrels(archive.qrels, {name: frozenset(c["features"]) for name, c in clips.items()})
+    film_one = partial(
+        _film_clip, folder=archive.clips_dir, seed=seed, size=clip_size, seconds=clip_seconds
+    )
+    render_one = partial(_render_image, folder=archive.images_dir, seed=seed, size=image_size)
+    clips = _counted(run(film_one, range(num_clips)), "clips", num_clips, report)
+    images = _counted(run(render_one, range(num_images)), "images", num_images, report)
+    _write_answers(archive.answers_tsv, [image.answers for image in images])
+    _write_qrels(archive.qrels, {clip.clip_id: clip.features for clip in clips})
     truth = {
         "seed": seed,
         "taxonomy": scene_taxonomy().taxonomy_id,
         "frames_per_second": TRUTH_FPS,
         "thresholds": dict(MIN_FRACTION),
-        "images": images,
-        "clips": clips,
+        "images": {image.name: image.truth for image in images},
+        "clips": {clip.clip_id: clip.truth for clip in clips},
     }
     (root / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     return archive
 
 
-def _write_images(
-    archive: SyntheticArchive, *, seed: int, size: Size, report: Progress
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    answers: Sequence[str]  # lines of the answers' file
+    truth: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Clip:
+    clip_id: str
+    features: frozenset[str]
+    truth: Mapping[str, Any]
+
+
+def _render_image(i: int, *, folder: Path, seed: int, size: Size) -> _Image:
+    name = f"SYN_{i + 1:05d}.jpg"
+    rng = np.random.default_rng([seed, _IMAGES, i])
+    image, fractions = render_still(rng, size, sample_plan(rng))
+    Image.fromarray(image).save(folder / name, quality=88)
+    url = _URL.format(flight=i // _IMAGES_PER_FLIGHT + 1, name=name)
     workers = hire_workers(np.random.default_rng([seed, _CROWD]))
-    truth: dict[str, Any] = {}
-    with archive.answers_tsv.open("w", encoding="utf-8", newline="\n") as answers:
-        answers.write("url\tWorkerId\tAnswer\n")
-        for i in range(archive.num_images):
-            name = f"SYN_{i + 1:05d}.jpg"
-            rng = np.random.default_rng([seed, _IMAGES, i])
-            image, fractions = render_still(rng, size, sample_plan(rng))
-            Image.fromarray(image).save(archive.images_dir / name, quality=88)
-            url = _URL.format(flight=i // _IMAGES_PER_FLIGHT + 1, name=name)
-            answers.writelines(_answer_rows(rng, workers, fractions, url))
-            truth[name] = {
-                "classes": _in_order(with_none_classes(visible_features(fractions))),
-                "fractions": _rounded(fractions),
-            }
-            report("images", i + 1, archive.num_images)
-    return truth
+    answers = [f"{url}\t{who}\t{said!r}\n" for who, said in ask_crowd(rng, workers, fractions)]
+    truth = {
+        "classes": _in_order(with_none_classes(visible_features(fractions))),
+        "fractions": _rounded(fractions),
+    }
+    return _Image(name, answers, truth)
 
 
-def _answer_rows(
-    rng: np.random.Generator, workers: list[Worker], fractions: Mapping[str, float], url: str
-) -> list[str]:
-    return [f"{url}\t{who}\t{said!r}\n" for who, said in ask_crowd(rng, workers, fractions)]
+def _film_clip(
+    i: int, *, folder: Path, seed: int, size: Size, seconds: tuple[float, float]
+) -> _Clip:
+    clip_id = f"Shot{i // _CLIPS_PER_VIDEO + 1}_{i % _CLIPS_PER_VIDEO + 1:03d}"
+    flight = plan_flight(np.random.default_rng([seed, _CLIPS, i]), size, seconds)
+    clip = film(flight, folder / f"{clip_id}.mp4")
+    return _Clip(clip_id, visible_features(peak_fractions(clip.frames)), _clip_truth(clip))
 
 
-def _write_clips(
-    archive: SyntheticArchive,
-    *,
-    seed: int,
-    size: Size,
-    seconds: tuple[float, float],
-    report: Progress,
-) -> dict[str, Any]:
-    truth: dict[str, Any] = {}
-    for i in range(archive.num_clips):
-        clip_id = f"Shot{i // _CLIPS_PER_VIDEO + 1}_{i % _CLIPS_PER_VIDEO + 1:03d}"
-        flight = plan_flight(np.random.default_rng([seed, _CLIPS, i]), size, seconds)
-        clip = film(flight, archive.clips_dir / f"{clip_id}.mp4")
-        truth[clip_id] = _clip_truth(clip)
-        report("clips", i + 1, archive.num_clips)
-    return truth
+def _counted(results: Iterable[T], what: str, total: int, report: Progress) -> list[T]:
+    done: list[T] = []
+    for result in results:
+        done.append(result)
+        report(what, len(done), total)
+    return done
+
+
+def _write_answers(path: Path, answers: Iterable[Sequence[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("url\tWorkerId\tAnswer\n")
+        for lines in answers:
+            file.writelines(lines)
 
 
 def _clip_truth(clip: FilmedClip) -> dict[str, Any]:

@@ -7,24 +7,24 @@ import numpy as np
 
 # How often a biome, and a disaster in it, is flown over.
 _BIOMES: Mapping[str, float] = {
-    "suburb": 0.26,
-    "farm": 0.20,
-    "forest": 0.15,
+    "suburb": 0.24,
+    "farm": 0.19,
+    "forest": 0.14,
     "dry": 0.10,
     "coast": 0.11,
     "industry": 0.08,
-    "mountain": 0.06,
-    "snow": 0.025,
-    "volcanic": 0.015,
+    "mountain": 0.08,
+    "snow": 0.035,
+    "volcanic": 0.025,
 }
 _DISASTERS: Mapping[str, Mapping[str, float]] = {
-    "suburb": {"none": 0.34, "flood": 0.30, "storm": 0.29, "fire": 0.05, "washout": 0.02},
-    "farm": {"none": 0.45, "flood": 0.36, "storm": 0.08, "fire": 0.03, "washout": 0.08},
-    "forest": {"none": 0.48, "flood": 0.16, "storm": 0.08, "fire": 0.12, "washout": 0.16},
-    "dry": {"none": 0.52, "flood": 0.14, "storm": 0.10, "fire": 0.08, "washout": 0.16},
-    "coast": {"none": 0.42, "flood": 0.16, "storm": 0.36, "fire": 0.03, "washout": 0.03},
-    "industry": {"none": 0.52, "flood": 0.24, "storm": 0.18, "fire": 0.06},
-    "mountain": {"none": 0.30, "slide": 0.50, "fire": 0.08, "washout": 0.12},
+    "suburb": {"none": 0.34, "flood": 0.27, "storm": 0.29, "fire": 0.08, "washout": 0.02},
+    "farm": {"none": 0.45, "flood": 0.34, "storm": 0.08, "fire": 0.05, "washout": 0.08},
+    "forest": {"none": 0.46, "flood": 0.14, "storm": 0.08, "fire": 0.18, "washout": 0.14},
+    "dry": {"none": 0.50, "flood": 0.12, "storm": 0.10, "fire": 0.13, "washout": 0.15},
+    "coast": {"none": 0.42, "flood": 0.15, "storm": 0.35, "fire": 0.05, "washout": 0.03},
+    "industry": {"none": 0.52, "flood": 0.20, "storm": 0.18, "fire": 0.10},
+    "mountain": {"none": 0.30, "slide": 0.50, "fire": 0.10, "washout": 0.10},
     "snow": {"none": 0.85, "storm": 0.10, "slide": 0.05},
     "volcanic": {"none": 0.60, "fire": 0.40},
 }

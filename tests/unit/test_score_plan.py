@@ -78,7 +78,7 @@ def scored_rows(plan: ScoringPlan, work_id: int, *, status: str = "ok", num_fram
 
 
 def do(plan: ScoringPlan, store: ScoreStore, **status: str) -> ScoreWriter:
-    writer = ScoreWriter(store, plan, decode_id="d")
+    writer = ScoreWriter(store, plan, decode_id="d", fps=10.0)
     writer.record_without_decoding()
     for work_id in range(plan.num_work_items):
         uri = plan.work["uri"][work_id].as_py()
@@ -170,7 +170,7 @@ def test_parts_of_a_file_are_work_of_their_own(store: ScoreStore) -> None:
 
 def test_an_outcome_waits_for_all_logits_of_its_clip(store: ScoreStore) -> None:
     todo = plan(clips("a"), store, "m1", "m2")
-    writer = ScoreWriter(store, todo, decode_id="d")
+    writer = ScoreWriter(store, todo, decode_id="d", fps=10.0)
     *chunks, last = scored_rows(todo, 0)
     assert writer.add(pa.Table.from_pylist([last, chunks[0]])) == 0
     writer.flush()
@@ -185,7 +185,7 @@ def test_a_chunk_that_arrives_twice_counts_once(store: ScoreStore) -> None:
     import pyarrow.parquet as pq
 
     todo = plan(clips("a"), store, "m1")
-    writer = ScoreWriter(store, todo, decode_id="d")
+    writer = ScoreWriter(store, todo, decode_id="d", fps=10.0)
     chunk, last = scored_rows(todo, 0)
     assert writer.add(pa.Table.from_pylist([chunk, chunk, last])) == 1
     writer.flush()

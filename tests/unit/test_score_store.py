@@ -9,14 +9,8 @@ import pyarrow as pa
 import pytest
 
 from dsdi_ray.errors import DataError, TaxonomyError
-from dsdi_ray.storage.score_store import (
-    ScoreStore,
-    failed_contents,
-    frame_rows,
-    newest_per_clip,
-    scored_pairs,
-    span_key,
-)
+from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, frame_rows, span_key
+from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip, scored_pairs
 from dsdi_ray.taxonomy import Taxonomy, load_taxonomy, taxonomy_from_dict
 
 THREE = taxonomy_from_dict({"name": "three", "classes": ["flood", "fire", "road"]})
@@ -87,8 +81,6 @@ def test_newest_per_clip_of_nothing_is_nothing(tmp_path: Path) -> None:
 
 
 def test_scored_pairs_are_those_of_ok_and_partial_clips_under_the_settings() -> None:
-    from dsdi_ray.storage.score_store import OUTCOME_SCHEMA
-
     rows = [
         outcome("a"),
         outcome("b", status="partial", member_ids=["m2"]),
@@ -99,7 +91,6 @@ def test_scored_pairs_are_those_of_ok_and_partial_clips_under_the_settings() -> 
     table = pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
     pairs = {(r["content_id"], r["member_id"]) for r in scored_pairs(table, "d").to_pylist()}
     assert pairs == {("content-a", "m1"), ("content-a", "m2"), ("content-b", "m2")}
-    assert failed_contents(table, "d")["content_id"].to_pylist() == ["content-c"]
 
 
 def test_files_still_being_written_are_not_read(tmp_path: Path) -> None:
