@@ -71,10 +71,13 @@ class DecodeClips:
         started = time.monotonic()
         try:
             path = self._copies.get(item["uri"], content_id=item["content_id"])
-        except FetchError as problem:
-            seconds = time.monotonic() - started
+        except Exception as problem:  # one bad clip never ends a job
+            kind = "" if isinstance(problem, FetchError) else f"{type(problem).__name__}: "
             yield DecodeOutcome(
-                status="failed", error=str(problem), seconds=seconds, is_transient=True
+                status="failed",
+                error=f"{kind}{problem}",
+                seconds=time.monotonic() - started,
+                is_transient=True,
             )
             return
         source = ClipSource(

@@ -33,6 +33,7 @@ from dsdi_ray.errors import DataError
 from dsdi_ray.storage.http_files import HttpFile
 from dsdi_ray.storage.retries import max_attempts
 
+_WEB = frozenset({"http", "https"})
 _ANONYMOUS = "anonymous"
 _RANGE_BYTES = 8 * 2**20
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -71,7 +72,7 @@ def local_path(uri: str | Path) -> Path:
 def path_in(uri: str | Path) -> PurePosixPath:
     """The path within a URI, or the path itself; for its name and suffix."""
     text = str(uri)
-    if _scheme(text) in {"http", "https"}:
+    if _scheme(text) in _WEB:
         return PurePosixPath(unquote(urlsplit(text).path))
     return PurePosixPath(text.partition("://")[2] if is_remote(text) else local_path(text))
 
@@ -88,8 +89,10 @@ def join(folder: str | Path, relative: str) -> str:
 
 def folder_of(uri: str | Path) -> str:
     """The folder that a file is in."""
-    if is_remote(uri):
-        return str(uri).partition("?")[0].rpartition("/")[0]
+    text = str(uri)
+    if is_remote(text):
+        is_web = _scheme(text) in _WEB
+        return (text.partition("?")[0] if is_web else text).rpartition("/")[0]
     return str(local_path(uri).expanduser().parent)
 
 
@@ -113,7 +116,7 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
             address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
             bucket = path.partition("/")[0]
             return _s3(bucket, address=address or "", is_anonymous=is_anonymous), path
-        if scheme in {"http", "https"}:
+        if scheme in _WEB:
             raise DataError(f"{text}: web servers are read only, one file at a time")
         filesystem, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -128,7 +131,7 @@ def open_remote(uri: str) -> RemoteFile:
         FileNotFoundError: If there is none.
         OSError: If it cannot be opened, after retries where these may help.
     """
-    return HttpFile(uri) if _scheme(uri) in {"http", "https"} else ObjectFile(uri)
+    return HttpFile(uri) if _scheme(uri) in _WEB else ObjectFile(uri)
 
 
 def read_bytes(uri: str | Path) -> bytes:
@@ -172,7 +175,7 @@ def list_files(uri: str) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: If it cannot be listed.
     """
-    if _scheme(uri) in {"http", "https"}:
+    if _scheme(uri) in _WEB:
         yield uri, path_in(uri).name
         return
     filesystem, path = resolve(uri)

@@ -111,6 +111,12 @@ def fetch(
 
     Small files, and those of servers that give no parts, are copied whole.
 
+    Args:
+        uri: Where it is.
+        file: The same, opened.
+        scratch: Where the copy goes.
+        edge_bytes: At least :data:`~dsdi_ray.storage.content_ids.EDGE_BYTES`; None for all of it.
+
     Raises:
         FetchError: If it cannot be read, changes meanwhile, or there is no room for it.
     """

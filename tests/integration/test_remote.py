@@ -140,7 +140,7 @@ def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
         "first": score,
         "failed": dsdi("outcomes", "s3://archive/scores", "--status", "failed"),
         "mended": ["faults", control, {}],
-        "resumed": [*score, "--retry-failed"],
+        "resumed": score,
         "unfindable": ["faults", control, {"scores": [503]}],
         "store is down": dsdi("outcomes", "s3://archive/scores"),
         "findable": ["faults", control, {}],

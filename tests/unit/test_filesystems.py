@@ -67,6 +67,7 @@ class TestNames:
         assert path_in("https://h/x/a%20b.mp4?sig=1/2.jpg").name == "a b.mp4"
         assert path_in("s3://b/x/a?b.mp4").name == "a?b.mp4"
         assert folder_of("https://h/x/m.csv?sig=a/b") == "https://h/x"
+        assert folder_of("s3://b/why?/m.csv") == "s3://b/why?"
 
 
 class TestResolve:

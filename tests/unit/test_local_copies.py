@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from file_servers import file_server
 
-from dsdi_ray.errors import FetchError
+from dsdi_ray.errors import ConfigError, FetchError
 from dsdi_ray.storage.content_ids import content_id, remote_content_id
 from dsdi_ray.storage.filesystems import open_remote
 from dsdi_ray.storage.local_copies import LocalCopies, cached_file, fetch, open_for_fetching
@@ -121,6 +121,17 @@ class TestScratch:
         monkeypatch.setenv("DSDI_SCRATCH_GIB", "1e9")
         with Scratch() as scratch, pytest.raises(FetchError, match="set DSDI_SCRATCH_DIR"):
             scratch.new_path(".mp4", num_bytes=2**58)
+
+    @pytest.mark.parametrize("text", ["much", "0", "-1", "inf"])
+    def test_a_limit_that_is_none_is_named(self, monkeypatch, text):
+        monkeypatch.setenv("DSDI_SCRATCH_GIB", text)
+        with pytest.raises(ConfigError, match=f"DSDI_SCRATCH_GIB must be .* got '{text}'"):
+            Scratch()
+
+    def test_a_folder_that_was_tidied_away_is_made_again(self):
+        with Scratch() as scratch:
+            scratch.folder.rmdir()
+            scratch.new_path("", num_bytes=1).write_bytes(b"x")
 
     def test_a_place_that_cannot_be_written_is_named(self, monkeypatch, tmp_path):
         (tmp_path / "file").touch()
