@@ -9,6 +9,7 @@ from dsdi_ray.errors import UserError
 
 if TYPE_CHECKING:
     from dsdi_ray.distributed.score import ScoreSummary
+    from dsdi_ray.storage.score_plan import ScoringPlan
 
 Json = Annotated[bool, JsonOption]
 Address = Annotated[str | None, AddressOption]
@@ -107,11 +108,18 @@ def score(
         bool | None,
         typer.Option("--gpu/--cpu", help="Where to score; default: GPU if there is one."),
     ] = None,
+    compile_networks: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the networks first (torch.compile); for long jobs."
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what there is to do.")
+        bool,
+        typer.Option("--dry-run", help="Say what there is to do and how long a few clips take."),
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 where clips failed.")
@@ -127,7 +135,8 @@ def score(
     Example: dsdi score footage/ --ensemble ensembles/two --store scores/
     """
     from dsdi_ray.distributed.index import load_archive
-    from dsdi_ray.distributed.score import score_archive, scoring_pool
+    from dsdi_ray.distributed.score import score_archive
+    from dsdi_ray.distributed.scoring_pipeline import scoring_pool
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.storage.bundles import read_ensemble
     from dsdi_ray.vision.decode import DecodeSettings
@@ -136,7 +145,11 @@ def score(
     settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
     with ray_session(address=address):
         pool = scoring_pool(
-            use_gpu=gpu, num_decoders=decoders, num_scorers=scorers, micro_batch=batch_size
+            use_gpu=gpu,
+            num_decoders=decoders,
+            num_scorers=scorers,
+            micro_batch=batch_size,
+            compile_networks=compile_networks,
         )
         summary = score_archive(
             load_archive(archive),
@@ -146,6 +159,7 @@ def score(
             pool=pool,
             retry_failed=retry_failed,
             dry_run=dry_run,
+            on_plan=print_plan,
         )
     if as_json:
         print_json(summary)
@@ -153,6 +167,16 @@ def score(
         print_score_summary(summary, store)
     if strict and summary.num_failed:
         raise typer.Exit(EXIT_CLIPS_FAILED)
+
+
+def print_plan(plan: "ScoringPlan") -> None:
+    """Say what a scoring job has to do, before it begins."""
+    typer.echo(
+        f"{len(plan.manifest):,} clips; (clip, member) pairs: {plan.num_pairs_present:,} in the "
+        f"store, {plan.num_pairs_missing:,} missing; {plan.num_work_items:,} clips to decode, "
+        f"{plan.footage_hours:.3f} h of footage",
+        err=True,
+    )
 
 
 def print_score_summary(summary: "ScoreSummary", store: str) -> None:
@@ -173,10 +197,14 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
             "(clip, member) pairs": f"{summary.num_pairs_present:,} in the store, "
             f"{summary.num_pairs_missing:,} missing",
             "footage to score": f"{summary.footage_hours:.3f} h",
+            "estimated time": _duration(summary.estimated_seconds),
             "clips decoded now": None if summary.dry_run else summary.num_clips_scored,
             "frames scored now": None if summary.dry_run else summary.num_frames,
             "decoders": decoders or None,
             "times real time": realtime,
+            "busy": ", ".join(f"{name} {share:.0%}" for name, share in summary.shares.items())
+            or None,
+            "limited by": summary.limited_by,
             "outcomes": f"{summary.num_ok} ok, {summary.num_partial} partial, "
             f"{summary.num_failed} failed",
             "seconds": summary.seconds,
@@ -185,6 +213,16 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
     )
     for reason, count in sorted(summary.reasons.items(), key=lambda item: -item[1]):
         typer.echo(f"    failed {count:>5}  {reason}")
+
+
+def _duration(seconds: float | None) -> str | None:
+    """Hours and minutes of an estimate, which is no better than that."""
+    if seconds is None:
+        return None
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def outcomes(

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -11,6 +12,8 @@ from dsdi_ray.errors import FetchError
 from dsdi_ray.storage.local_copies import LocalCopies
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_process import DecodeProcess
+
+T = TypeVar("T")
 
 OUTCOME_TYPE = pa.struct(
     [
@@ -35,6 +38,8 @@ _CHUNK_SCHEMA = pa.schema(
         ("times_seconds", pa.list_(pa.float64())),
         ("pixels", pa.list_(pa.struct([("size_px", pa.int32()), ("frames", pa.large_binary())]))),
         ("outcome", OUTCOME_TYPE),
+        ("fetch_seconds", pa.float64()),
+        ("decode_seconds", pa.float64()),
     ]
 )
 
@@ -49,11 +54,23 @@ class DecodeClips:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for item in batch.to_pylist():
+            started = time.perf_counter()
+            try:
+                path = self._copies.get(item["uri"], content_id=item["content_id"])
+            except FetchError as problem:
+                parts: Iterator[FrameChunk | DecodeOutcome] = iter(
+                    [DecodeOutcome(status="failed", error=str(problem), is_transient=True)]
+                )
+            else:
+                parts = self._decode(item, path)
+            fetch_seconds = time.perf_counter() - started
             num_chunks = 0
-            for part in self._parts(item):
+            for part, decode_seconds in _timed(parts):
                 row = {"work_id": item["work_id"], "member_ids": item["member_ids"]}
+                row |= {"decode_seconds": decode_seconds}
                 if isinstance(part, DecodeOutcome):
-                    row |= {"outcome": {**asdict(part), "num_chunks": num_chunks}}
+                    told = {**asdict(part), "num_chunks": num_chunks}
+                    row |= {"outcome": told, "fetch_seconds": fetch_seconds}
                 else:
                     num_chunks += 1
                     row |= {
@@ -61,30 +78,28 @@ class DecodeClips:
                         "frame_indices": part.frame_indices,
                         "times_seconds": part.times_seconds,
                         "pixels": [
-                            {"size_px": size, "frames": frames.tobytes()}
+                            {"size_px": size, "frames": frames.data.cast("B")}
                             for size, frames in part.pixels.items()
                         ],
                     }
                 yield pa.Table.from_pylist([row], schema=_CHUNK_SCHEMA)
 
-    def _parts(self, item: Mapping[str, Any]) -> Iterator[FrameChunk | DecodeOutcome]:
-        started = time.monotonic()
-        try:
-            path = self._copies.get(item["uri"], content_id=item["content_id"])
-        except Exception as problem:  # one bad clip never ends a job
-            kind = "" if isinstance(problem, FetchError) else f"{type(problem).__name__}: "
-            yield DecodeOutcome(
-                status="failed",
-                error=f"{kind}{problem}",
-                seconds=time.monotonic() - started,
-                is_transient=True,
-            )
-            return
+    def _decode(self, item: Mapping[str, Any], path: Path) -> Iterator[FrameChunk | DecodeOutcome]:
         source = ClipSource(
             uri=str(path),
             media=item["media"],
             start_seconds=item["start_seconds"],
             end_seconds=item["end_seconds"],
         )
-        sizes = sorted({self._input_px[m] for m in item["member_ids"]})
-        yield from self._process.decode(source, sizes)
+        return self._process.decode(source, sorted({self._input_px[m] for m in item["member_ids"]}))
+
+
+def _timed(parts: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """Each part with the seconds that it took; what the consumer does meanwhile does not count."""
+    while True:
+        started = time.perf_counter()
+        try:
+            part = next(parts)
+        except StopIteration:
+            return
+        yield part, time.perf_counter() - started

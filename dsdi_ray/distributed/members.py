@@ -11,7 +11,12 @@ from dsdi_ray.storage.bundles import (
     write_member,
 )
 from dsdi_ray.taxonomy import Taxonomy
-from dsdi_ray.vision.backbones import build_backbone, load_exactly, preprocessing_of
+from dsdi_ray.vision.backbones import (
+    build_backbone,
+    load_exactly,
+    prefers_channels_last,
+    preprocessing_of,
+)
 from dsdi_ray.vision.member import Member
 
 
@@ -46,8 +51,13 @@ def import_member(
     return write_member(out, spec, network.state_dict())
 
 
-def load_member(path: str | Path, *, device: str = "cpu") -> Member:
+def load_member(path: str | Path, *, device: str = "cpu", compile_network: bool = False) -> Member:
     """Load a member bundle, of a folder or a URI, onto a device.
+
+    Args:
+        path: The bundle.
+        device: ``cpu`` or ``cuda``.
+        compile_network: Whether ``torch.compile`` makes code for it at its first frames.
 
     Raises:
         DataError: If it is none, or damaged.
@@ -55,4 +65,12 @@ def load_member(path: str | Path, *, device: str = "cpu") -> Member:
     spec = read_member_spec(path)
     network = build_backbone(spec.backbone, num_classes=len(spec.taxonomy))
     load_exactly(network, read_member_weights(path, spec), source=str(path))
-    return Member(network, input_px=spec.input_px, mean=spec.mean, std=spec.std, device=device)
+    return Member(
+        network,
+        input_px=spec.input_px,
+        mean=spec.mean,
+        std=spec.std,
+        device=device,
+        channels_last=prefers_channels_last(spec.backbone),
+        compile_network=compile_network,
+    )

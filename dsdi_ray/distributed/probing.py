@@ -70,15 +70,13 @@ def _probe_part(files: Sequence[File]) -> list[dict[str, Any]]:
 def _copy_ends(
     scratch: Scratch | None, uri: str, edge_bytes: int | None = EDGE_BYTES
 ) -> LocalCopy | str:
-    """A copy to probe, or why there is none; one bad file never ends an index."""
+    """A copy to probe, or why there is none."""
     try:
         if scratch is None or not is_remote(uri):
             return local_file(uri)
         return fetch(uri, open_for_fetching(uri), scratch, edge_bytes=edge_bytes)
     except FetchError as problem:
         return str(problem)
-    except Exception as error:
-        return f"cannot be read: {type(error).__name__}: {error}"
 
 
 def _probe_copy(

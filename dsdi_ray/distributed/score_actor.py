@@ -1,5 +1,6 @@
 """The scoring actor of the scoring pipeline: holds the members, turns frames into logits."""
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
 from dsdi_ray.distributed.members import load_member
 
-_SCORED_SCHEMA = pa.schema(
+SCORED_SCHEMA = pa.schema(
     [
         ("work_id", pa.int64()),
         ("chunk_index", pa.int32()),
@@ -19,6 +20,9 @@ _SCORED_SCHEMA = pa.schema(
         ("times_seconds", pa.list_(pa.float64())),
         ("logits", pa.large_binary()),
         ("outcome", OUTCOME_TYPE),
+        ("fetch_seconds", pa.float64()),
+        ("decode_seconds", pa.float64()),
+        ("score_seconds", pa.float64()),
     ]
 )
 
@@ -27,38 +31,66 @@ class ScoreFrames:
     """Scoring actor: holds the members; a chunk of frames becomes one row of logits per member."""
 
     def __init__(
-        self, paths: Mapping[str, str], micro_batch: int, device: str, num_threads: int | None
+        self,
+        paths: Mapping[str, str],
+        *,
+        micro_batch: int,
+        device: str,
+        num_threads: int | None,
+        compile_networks: bool,
     ) -> None:
         if num_threads is not None:  # Ray gives an actor one thread per CPU that it reserves
             torch.set_num_threads(num_threads)
-        self._members = {m: load_member(p, device=device) for m, p in paths.items()}
+        self._members = {
+            member_id: load_member(path, device=device, compile_network=compile_networks)
+            for member_id, path in paths.items()
+        }
         self._micro_batch = micro_batch
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for i in range(len(batch)):
-            yield pa.Table.from_pylist(list(self._rows(batch, i)), schema=_SCORED_SCHEMA)
+            facts = batch.drop_columns("pixels").slice(i, 1).to_pylist()[0]
+            try:
+                rows = list(self._rows(facts, batch["pixels"][i]))
+            except Exception as error:  # its clip's outcome, not the end of the job
+                rows = [{"work_id": facts["work_id"], "outcome": _failure(error)}]
+            rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
+            yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
 
-    def _rows(self, batch: pa.Table, i: int) -> Iterator[dict[str, Any]]:
-        row = batch.select(["work_id", "chunk_index", "member_ids", "outcome"]).slice(i, 1)
-        item = row.to_pylist()[0]
-        if item["outcome"] is not None:
-            yield {"work_id": item["work_id"], "outcome": item["outcome"]}
+    def _rows(self, chunk: Mapping[str, Any], pixels: pa.ListScalar) -> Iterator[dict[str, Any]]:
+        if chunk["outcome"] is not None:
+            yield {"work_id": chunk["work_id"], "outcome": chunk["outcome"]}
             return
-        times = batch["times_seconds"][i].values
         frames = {
             p["size_px"].as_py(): np.frombuffer(p["frames"].as_buffer(), np.uint8).reshape(
-                len(times), p["size_px"].as_py(), p["size_px"].as_py(), 3
+                len(chunk["frame_indices"]), p["size_px"].as_py(), p["size_px"].as_py(), 3
             )
-            for p in batch["pixels"][i]
+            for p in pixels
         }
-        for member_id in item["member_ids"]:
+        shared = ("work_id", "chunk_index", "frame_indices", "times_seconds")
+        for member_id in chunk["member_ids"]:
+            started = time.perf_counter()
             member = self._members[member_id]
             logits = member.logits(frames[member.input_px], micro_batch=self._micro_batch)
+            if not np.isfinite(logits).all():
+                raise FloatingPointError(f"member {member_id} gives logits that are not finite")
             yield {
-                "work_id": item["work_id"],
-                "chunk_index": item["chunk_index"],
+                **{name: chunk[name] for name in shared},
                 "member_id": member_id,
-                "frame_indices": batch["frame_indices"][i].values.to_numpy(),
-                "times_seconds": times.to_numpy(),
                 "logits": logits.tobytes(),
+                "score_seconds": time.perf_counter() - started,
             }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return {
+        "status": "failed",
+        "error": f"cannot be scored: {reason}",
+        "is_transient": not isinstance(error, FloatingPointError),
+        "frames_expected": 0,
+        "frames_scored": 0,
+        "attempts": 1,
+        "seconds": 0.0,
+        "num_chunks": 0,
+    }

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdi_ray.errors import DataError, FetchError
+from dsdi_ray.errors import FetchError
 from dsdi_ray.storage import content_ids
 from dsdi_ray.storage.filesystems import (
     RemoteFile,
@@ -100,7 +100,7 @@ def open_for_fetching(uri: str) -> RemoteFile:
     """
     try:
         return open_remote(uri)
-    except (OSError, DataError) as error:
+    except Exception as error:  # of whatever library: one bad file never ends a job
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 
 
@@ -135,7 +135,7 @@ def fetch(
         if content_ids.remote_content_id(open_remote(uri)) != known:
             raise OSError("it changed meanwhile")
         return LocalCopy(path, known or content_ids.content_id(path), is_whole=len(ranges) == 1)
-    except OSError as error:
+    except Exception as error:
         path.unlink(missing_ok=True)
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 

@@ -17,7 +17,7 @@ from dsdi_ray.storage.score_store import ScoreStore
 _FLUSH_BYTES = 16 * 2**20
 _FLUSH_SECONDS = 5.0
 _CLIP = ["clip_id", "uri", "content_id", "span"]
-_UNREADABLE = {
+_FAILED = {
     "member_ids": [],
     "status": "failed",
     "frames_expected": 0,
@@ -53,6 +53,7 @@ class ScoreWriter:
         self._fps = fps
         self._work = plan.work.select(["content_id", "span", "member_ids"])
         self._clips = plan.manifest.select(_CLIP)
+        self._is_done = np.zeros(len(plan.work), bool)
         self._arriving: dict[int, _Progress] = {}
         self._chunks: defaultdict[str, list[tuple[_Progress, Mapping[str, Any]]]] = defaultdict(
             list
@@ -69,7 +70,7 @@ class ScoreWriter:
         """Write the outcomes of clips that cannot be read or whose content is scored already."""
         clips = self._plan.manifest.take(self._plan.unreadable)
         told = {name: clips[name] for name in _CLIP} | {"error": clips["probe_error"]}
-        self._store.write_outcomes(self._stamped({**told, **_UNREADABLE}, len(clips)))
+        self._store.write_outcomes(self._stamped({**told, **_FAILED}, len(clips)))
         known = self._plan.known
         self._store.write_outcomes(
             self._stamped(dict(zip(known.column_names, known.columns, strict=True)), len(known))
@@ -83,6 +84,8 @@ class ScoreWriter:
         """
         num_complete = 0
         for row in scored.to_pylist():
+            if self._is_done[row["work_id"]]:
+                continue
             progress = self._progress(row["work_id"])
             if row["outcome"] is not None:
                 progress.outcome = row["outcome"]
@@ -93,6 +96,23 @@ class ScoreWriter:
         if is_due or self._num_bytes > _FLUSH_BYTES:
             self.flush()
         return num_complete
+
+    def undone(self) -> pa.Array:
+        """Work items, by work_id, that have no outcome yet."""
+        return pa.array(np.flatnonzero(~self._is_done))
+
+    def give_up(self, work_ids: pa.Array, *, reason: str) -> int:
+        """Record work items as failed.
+
+        Returns:
+            How many.
+        """
+        outcome = {**_FAILED, "error": reason, "decoder": None, "num_chunks": 0}
+        for work_id in work_ids.to_pylist():
+            progress = self._progress(work_id)
+            progress.outcome = outcome
+            self._complete(work_id, progress)
+        return len(work_ids)
 
     def flush(self) -> None:
         """Write what is buffered: logits, then outcomes."""
@@ -135,6 +155,7 @@ class ScoreWriter:
         ):
             return False
         del self._arriving[work_id]
+        self._is_done[work_id] = True
         told = {
             "member_ids": progress.member_ids,
             "decode_id": self._decode_id,

@@ -12,13 +12,16 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], *, channels_last: bool = True
+    ) -> None:
         super().__init__()
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        floats = pictures.to(torch.float32, memory_format=torch.channels_last)
+        floats = pictures.to(torch.float32, memory_format=self._format)
         return (floats - self.mean) / self.std
 
 
@@ -31,6 +34,8 @@ class Member:
         mean: Per colour channel, of pixels scaled to [0, 1].
         std: Per colour channel.
         device: Where it runs, ``cpu`` or ``cuda``.
+        channels_last: How its tensors lie in memory.
+        compile_network: Whether ``torch.compile`` makes code for it at its first frames.
     """
 
     def __init__(
@@ -41,14 +46,24 @@ class Member:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         device: str = "cpu",
+        channels_last: bool = True,
+        compile_network: bool = False,
     ) -> None:
         self.input_px = input_px
         self._device = torch.device(device)
-        self._normalize = Normalize(mean, std).to(self._device)
-        self._backbone = backbone.eval().to(self._device).to(memory_format=torch.channels_last)
+        self._normalize = Normalize(mean, std, channels_last=channels_last).to(self._device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        network = backbone.eval().to(self._device).to(memory_format=layout)
+        self._network = torch.compile(network, dynamic=True) if compile_network else network
+        # Frames go up beside the forward pass of those before them.
+        is_cuda = self._device.type == "cuda"
+        self._uploads = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
 
+    @torch.inference_mode()
     def logits(self, frames: NDArray[np.uint8], *, micro_batch: int = 32) -> NDArray[np.float32]:
         """Score frames.
+
+        Where a GPU's memory does not do for a micro-batch, it is halved.
 
         Args:
             frames: RGB, ``[T, S, S, 3]`` with S the ``input_px``; may be read-only.
@@ -63,15 +78,30 @@ class Member:
         side = self.input_px
         if frames.ndim != 4 or frames.shape[1:] != (side, side, 3):
             raise ValueError(f"frames must be [T, {side}, {side}, 3], got {list(frames.shape)}")
-        parts = [
-            self._forward(frames[i : i + micro_batch]) for i in range(0, len(frames), micro_batch)
-        ]
-        return np.concatenate(parts)
+        while True:
+            parts = [frames[i : i + micro_batch] for i in range(0, len(frames), micro_batch)]
+            try:
+                logits = torch.cat([self._forward(part) for part in parts])
+                return np.asarray(logits.cpu().numpy(), dtype=np.float32)
+            except torch.OutOfMemoryError:
+                if micro_batch == 1:
+                    raise
+            torch.cuda.empty_cache()
+            micro_batch //= 2
 
-    @torch.inference_mode()
-    def _forward(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, frames: NDArray[np.uint8]) -> Tensor:
         is_cuda = self._device.type == "cuda"
-        pictures = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).to(self._device)
+        pictures = self._upload(torch.from_numpy(frames.copy())).permute(0, 3, 1, 2)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_cuda):
-            logits = self._backbone(self._normalize(pictures))
-        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+            logits: Tensor = self._network(self._normalize(pictures))
+        return logits.float()
+
+    def _upload(self, pictures: Tensor) -> Tensor:
+        if self._uploads is None:
+            return pictures
+        with torch.cuda.stream(self._uploads):
+            uploaded = pictures.pin_memory().to(self._device, non_blocking=True)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._uploads)
+        uploaded.record_stream(computing)
+        return uploaded

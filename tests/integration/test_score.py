@@ -12,7 +12,8 @@ from footage import COLOURS, make_ensemble, make_member, write_clip, write_foota
 from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
 from dsdi_ray.distributed.rank import rank_archive
-from dsdi_ray.distributed.score import ScoringPool, score_archive, scoring_pool
+from dsdi_ray.distributed.score import score_archive
+from dsdi_ray.distributed.scoring_pipeline import ScoringPool, scoring_pool
 from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
 from dsdi_ray.storage.score_store import ScoreStore

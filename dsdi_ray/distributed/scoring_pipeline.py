@@ -1,0 +1,182 @@
+"""The scoring pipeline: ``work items -> decode (CPU pool) -> score (pool that holds the members)``.
+
+Decoding is an actor pool of its own because Ray Data would fuse a task map into the scoring actors
+and run both one after the other.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.annotations import RayDeprecationWarning
+
+from dsdi_ray.distributed.decode_actor import DecodeClips
+from dsdi_ray.distributed.score_actor import ScoreFrames
+from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
+from dsdi_ray.storage.bundles import EnsembleSpec
+from dsdi_ray.vision.decode import DecodeSettings
+
+_BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
+_MAX_CLIPS_PER_BLOCK = 32
+_BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
+# An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
+# Ray's own retries have no limit by default, and hang where an actor dies in the middle of two.
+_RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
+_CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringPool:
+    """How many actors decode and score, and on what.
+
+    Attributes:
+        num_decoders: Decode actors; each drives one child process of one thread.
+        num_scorers: Actors that hold the ensemble.
+        use_gpu: Whether each scorer takes a GPU.
+        micro_batch: Frames per forward pass.
+        compile_networks: Whether scorers compile their networks first (``torch.compile``).
+    """
+
+    num_decoders: int
+    num_scorers: int
+    use_gpu: bool
+    micro_batch: int
+    compile_networks: bool = False
+
+    @property
+    def num_cpus(self) -> float:
+        """Cores of the cluster."""
+        return cluster_resources().num_cpus
+
+    @property
+    def cpus_per_actor(self) -> float:
+        """CPU share that Ray reserves per actor, so that all of them fit any machine."""
+        num_actors = self.num_decoders + (0 if self.use_gpu else self.num_scorers)
+        return min(1.0, _CPU_SHARE_OF_ACTORS * self.num_cpus / num_actors)
+
+    @property
+    def threads_per_scorer(self) -> int | None:
+        """Threads of a forward pass on CPUs; None leaves it to torch."""
+        if self.use_gpu:
+            return None
+        resources = cluster_resources()
+        return max(1, int(resources.num_cpus // max(self.num_scorers, resources.num_nodes)))
+
+
+def scoring_pool(
+    *,
+    use_gpu: bool | None = None,
+    num_decoders: int | None = None,
+    num_scorers: int | None = None,
+    micro_batch: int = 32,
+    compile_networks: bool = False,
+) -> ScoringPool:
+    """Size the pools from the cluster, as far as they are not given.
+
+    Raises:
+        ResourceError: If GPUs are asked for and there are none.
+    """
+    on_gpu = resolve_use_gpu(use_gpu)
+    resources = cluster_resources()
+    return ScoringPool(
+        num_decoders=num_decoders or max(1, int(resources.num_cpus)),
+        num_scorers=num_scorers or (int(resources.num_gpus) if on_gpu else resources.num_nodes),
+        use_gpu=on_gpu,
+        micro_batch=micro_batch,
+        compile_networks=compile_networks,
+    )
+
+
+def build_scoring_dataset(
+    work: pa.Table,
+    *,
+    ensemble: EnsembleSpec,
+    settings: DecodeSettings,
+    pool: ScoringPool,
+    clips_per_block: int | None = None,
+) -> Dataset:
+    """The pipeline: work items in, logits per (chunk of frames, member) and outcomes out.
+
+    Args:
+        work: Rows of :attr:`dsdi_ray.storage.score_plan.ScoringPlan.work`.
+        ensemble: The members; all are loaded by every scoring actor.
+        settings: How frames are sampled.
+        pool: Actors.
+        clips_per_block: Work items that a decode actor takes at once; None for few enough to
+            share the work evenly.
+    """
+    if clips_per_block is None:
+        clips_per_block = max(1, min(_MAX_CLIPS_PER_BLOCK, len(work) // (pool.num_decoders * 8)))
+    sizes = {m.member_id: m.spec.input_px for m in ensemble.members}
+    paths = {m.member_id: m.path for m in ensemble.members}
+    device = "cuda" if pool.use_gpu else "cpu"
+    num_decoders = min(pool.num_decoders, len(work))
+    return (
+        # Parts of a file in a row: a decode actor keeps the remote file that it fetched last.
+        ray.data.from_arrow(
+            work.sort_by(_BY_FILE), override_num_blocks=-(-len(work) // clips_per_block)
+        )
+        .map_batches(
+            DecodeClips,
+            fn_constructor_args=(settings, sizes),
+            compute=ActorPoolStrategy(size=num_decoders),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=pool.cpus_per_actor,
+            **_RETRY_POLICY,
+        )
+        .map_batches(
+            ScoreFrames,
+            fn_constructor_args=(paths,),
+            fn_constructor_kwargs={
+                "micro_batch": pool.micro_batch,
+                "device": device,
+                "num_threads": pool.threads_per_scorer,
+                "compile_networks": pool.compile_networks,
+            },
+            compute=ActorPoolStrategy(size=pool.num_scorers),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=0 if pool.use_gpu else pool.cpus_per_actor,
+            num_gpus=1 if pool.use_gpu else 0,
+            **_RETRY_POLICY,
+        )
+    )
+
+
+def iterate_scored(
+    work: pa.Table,
+    *,
+    ensemble: EnsembleSpec,
+    settings: DecodeSettings,
+    pool: ScoringPool,
+    clips_per_block: int | None = None,
+) -> Iterator[pa.Table]:
+    """Run the pipeline; what a dead actor had in hand is left out, not an error.
+
+    Yields:
+        Rows of :data:`dsdi_ray.distributed.score_actor.SCORED_SCHEMA`, in any order.
+    """
+    with _scoring_context(), warnings.catch_warnings():
+        # Retries have no named parameter yet; the plain ones go in Ray 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = build_scoring_dataset(
+            work, ensemble=ensemble, settings=settings, pool=pool, clips_per_block=clips_per_block
+        )
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+@contextmanager
+def _scoring_context() -> Iterator[None]:
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = _BLOCK_BYTES
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # actors answer for clips; a block only fails if its actor dies
+    context.max_consecutive_actor_init_deaths = 3  # a node may be lost while actors start
+    with DataContext.current(context):
+        yield
