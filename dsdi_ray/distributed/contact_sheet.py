@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from dsdi_ray.errors import FetchError
 from dsdi_ray.report.figures import ContactClip, ContactRow, contact_sheet
+from dsdi_ray.storage.local_copies import LocalCopies
 from dsdi_ray.vision.decode import ClipSource, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_process import DecodeProcess
 
@@ -57,12 +59,13 @@ def write_contact_sheet(
         clip["clip_id"]: clip
         for clip in manifest.filter(pc.field("clip_id").isin(list(wanted))).to_pylist()
     }
+    copies = LocalCopies()
     with DecodeProcess(settings) as process:
         rows = [
             ContactRow(
                 feature=rows[0]["feature"],
                 ap=(average_precisions or {}).get(rows[0]["feature_id"]),
-                clips=list(_clips(rows, clips, process, settings, qrels)),
+                clips=list(_clips(rows, clips, copies, process, settings, qrels)),
             )
             for rows in chosen[:num_features]
         ]
@@ -72,6 +75,7 @@ def write_contact_sheet(
 def _clips(
     rows: Sequence[Mapping[str, Any]],
     clips: Mapping[str, Mapping[str, Any]],
+    copies: LocalCopies,
     process: DecodeProcess,
     settings: DecodeSettings,
     qrels: Mapping[str, Mapping[str, int]] | None,
@@ -79,7 +83,9 @@ def _clips(
     for row in rows:
         judged = (qrels or {}).get(str(row["feature_id"]), {}).get(row["clip_id"])
         yield ContactClip(
-            picture=_picture(clips.get(row["clip_id"]), row["peak_seconds"], process, settings),
+            picture=_picture(
+                clips.get(row["clip_id"]), row["peak_seconds"], copies, process, settings
+            ),
             rank=row["rank"],
             clip_id=row["clip_id"],
             score=row["score"],
@@ -91,16 +97,21 @@ def _clips(
 def _picture(
     clip: Mapping[str, Any] | None,
     peak_seconds: float | None,
+    copies: LocalCopies,
     process: DecodeProcess,
     settings: DecodeSettings,
 ) -> NDArray[np.uint8] | None:
     """Decode the one frame on screen at a clip's peak, in its own proportions."""
     if clip is None or peak_seconds is None:
         return None
+    try:
+        path = copies.get(clip["uri"], content_id=clip["content_id"])
+    except FetchError:
+        return None
     is_video = clip["media"] == "video"
     start = (clip["start_seconds"] or 0.0) + peak_seconds
     source = ClipSource(
-        uri=clip["uri"],
+        uri=str(path),
         media=clip["media"],
         start_seconds=start if is_video else None,
         end_seconds=start + 0.5 / settings.fps if is_video else None,

@@ -19,7 +19,6 @@ OUTCOME_TYPE = pa.struct(
     [
         ("status", pa.string()),
         ("error", pa.string()),
-        ("is_transient", pa.bool_()),
         ("note", pa.string()),
         ("decoder", pa.string()),
         ("frames_expected", pa.int32()),

@@ -4,7 +4,7 @@ A remote file is not fetched whole: what its headers say stands at its ends, so 
 with a hole between them, and more only where that does not do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +25,7 @@ from dsdi_ray.vision.decode_process import DecodeProcess
 _FILES_PER_TASK = 64
 _FILES_AT_ONCE = 8  # waiting for a server costs no CPU
 _MORE_BYTES = (8 * 2**20, None)  # of each end where the first MiB does not do; then all
+_VIDEO_FACTS = ("duration_seconds", "width", "rotation_degrees")
 
 File = tuple[str, str]  # URI and kind of media
 
@@ -69,15 +70,13 @@ def _probe_part(files: Sequence[File]) -> list[dict[str, Any]]:
 def _copy_ends(
     scratch: Scratch | None, uri: str, edge_bytes: int | None = EDGE_BYTES
 ) -> LocalCopy | str:
-    """A copy to probe, or why there is none; one bad file never ends an index."""
+    """A copy to probe, or why there is none."""
     try:
         if scratch is None or not is_remote(uri):
             return local_file(uri)
         return fetch(uri, open_for_fetching(uri), scratch, edge_bytes=edge_bytes)
     except FetchError as problem:
         return str(problem)
-    except Exception as error:
-        return f"cannot be read: {type(error).__name__}: {error}"
 
 
 def _probe_copy(
@@ -88,10 +87,16 @@ def _probe_copy(
         facts = _facts(process, copy, media)
         if is_remote(uri):
             copy.path.unlink()
-        if copy.is_whole or not facts["probe_error"]:
+        if copy.is_whole or _says_enough(facts, media):
             return {"content_id": copy.content_id, **facts}
         copy = _copy_ends(scratch, uri, next(edges))
     return {"content_id": None, "probe_error": copy}
+
+
+def _says_enough(facts: Mapping[str, Any], media: str) -> bool:
+    """Whether the ends of a file did: all videos have these facts, most say them there."""
+    is_complete = media == "image" or all(facts.get(name) is not None for name in _VIDEO_FACTS)
+    return not facts["probe_error"] and is_complete
 
 
 def _facts(process: DecodeProcess, copy: LocalCopy, media: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from dsdi_ray.errors import DataError
 from dsdi_ray.storage.http_files import HttpFile
 from dsdi_ray.storage.retries import max_attempts
 
+_WEB = frozenset({"http", "https"})
 _ANONYMOUS = "anonymous"
 _RANGE_BYTES = 8 * 2**20
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -71,7 +72,7 @@ def local_path(uri: str | Path) -> Path:
 def path_in(uri: str | Path) -> PurePosixPath:
     """The path within a URI, or the path itself; for its name and suffix."""
     text = str(uri)
-    if _scheme(text) in {"http", "https"}:
+    if _scheme(text) in _WEB:
         return PurePosixPath(unquote(urlsplit(text).path))
     return PurePosixPath(text.partition("://")[2] if is_remote(text) else local_path(text))
 
@@ -88,8 +89,10 @@ def join(folder: str | Path, relative: str) -> str:
 
 def folder_of(uri: str | Path) -> str:
     """The folder that a file is in."""
-    if is_remote(uri):
-        return str(uri).partition("?")[0].rpartition("/")[0]
+    text = str(uri)
+    if is_remote(text):
+        is_web = _scheme(text) in _WEB
+        return (text.partition("?")[0] if is_web else text).rpartition("/")[0]
     return str(local_path(uri).expanduser().parent)
 
 
@@ -110,8 +113,10 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
             is_anonymous = user == _ANONYMOUS
             if scheme == "gs":
                 return _gcs(is_anonymous=is_anonymous), path
-            return _s3(path.partition("/")[0], is_anonymous=is_anonymous), path
-        if scheme in {"http", "https"}:
+            address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            bucket = path.partition("/")[0]
+            return _s3(bucket, address=address or "", is_anonymous=is_anonymous), path
+        if scheme in _WEB:
             raise DataError(f"{text}: web servers are read only, one file at a time")
         filesystem, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -126,7 +131,7 @@ def open_remote(uri: str) -> RemoteFile:
         FileNotFoundError: If there is none.
         OSError: If it cannot be opened, after retries where these may help.
     """
-    return HttpFile(uri) if _scheme(uri) in {"http", "https"} else ObjectFile(uri)
+    return HttpFile(uri) if _scheme(uri) in _WEB else ObjectFile(uri)
 
 
 def read_bytes(uri: str | Path) -> bytes:
@@ -170,7 +175,7 @@ def list_files(uri: str) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: If it cannot be listed.
     """
-    if _scheme(uri) in {"http", "https"}:
+    if _scheme(uri) in _WEB:
         yield uri, path_in(uri).name
         return
     filesystem, path = resolve(uri)
@@ -207,6 +212,8 @@ class ObjectFile:
             self._file = filesystem.open_input_file(path)
         except FileNotFoundError as error:
             raise FileNotFoundError("no such object (HTTP status 404)") from error
+        except pa.ArrowException as error:  # some of which are no OSError
+            raise OSError(str(error)) from error
         self.size: int | None = self._file.size()
         facts = {k.lower(): v.decode() for k, v in (self._file.metadata() or {}).items()}
         # Google's ETag changes with an object's labels, its MD5 does not but may be absent.
@@ -216,7 +223,10 @@ class ObjectFile:
         """Append bytes ``start`` to ``stop`` to a file, in ranges that are retried one by one."""
         end = self._file.size() if stop is None else stop
         places = range(start, end, _RANGE_BYTES)
-        out.writelines(self._file.read_at(min(_RANGE_BYTES, end - p), p) for p in places)
+        try:
+            out.writelines(self._file.read_at(min(_RANGE_BYTES, end - p), p) for p in places)
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
 
 
 def _scheme(uri: str) -> str:
@@ -238,8 +248,7 @@ def _user_and_path(uri: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str, *, is_anonymous: bool) -> pafs.S3FileSystem:
-    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+def _s3(bucket: str, *, address: str, is_anonymous: bool) -> pafs.S3FileSystem:
     scheme, _, endpoint = address.rpartition("://")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return pafs.S3FileSystem(
@@ -249,6 +258,7 @@ def _s3(bucket: str, *, is_anonymous: bool) -> pafs.S3FileSystem:
         region=(region or "us-east-1") if endpoint else _region_of(bucket) or region,
         connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         request_timeout=_STALL_TIMEOUT_SECONDS,
+        allow_delayed_open=True,  # one request for a small object instead of three
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=max_attempts()),
     )
 

@@ -96,6 +96,7 @@ def _get(url: str, start: int, stop: int | None) -> HTTPResponse:
     try:
         response: HTTPResponse = urlopen(request, timeout=_TIMEOUT_SECONDS)  # noqa: S310
     except HTTPError as error:
+        error.close()  # its connection; status and headers stay
         if error.code in {404, 410}:
             raise FileNotFoundError(f"no such file (HTTP status {error.code})") from error
         raise
@@ -127,7 +128,14 @@ def _wait_or_raise(error: BaseException, num_failures: int) -> None:
 
 
 def _quoted(url: str) -> str:
-    """Quote what an address must not hold, such as blanks; what is quoted already stays."""
-    parts = urlsplit(url)
+    """Quote what an address must not hold, such as blanks; what is quoted already stays.
+
+    Raises:
+        OSError: If it is no address.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise OSError(str(error)) from error
     kept = "/%:@!$&'()*+,;=~?"
     return urlunsplit(parts._replace(path=quote(parts.path, kept), query=quote(parts.query, kept)))

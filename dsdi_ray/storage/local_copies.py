@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdi_ray.errors import DataError, FetchError
+from dsdi_ray.errors import FetchError
 from dsdi_ray.storage import content_ids
 from dsdi_ray.storage.filesystems import (
     RemoteFile,
@@ -100,7 +100,7 @@ def open_for_fetching(uri: str) -> RemoteFile:
     """
     try:
         return open_remote(uri)
-    except (OSError, ValueError, DataError) as error:
+    except Exception as error:  # of whatever library: one bad file never ends a job
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 
 
@@ -110,6 +110,12 @@ def fetch(
     """Copy a remote file, or only so many bytes at each end of it with a hole between them.
 
     Small files, and those of servers that give no parts, are copied whole.
+
+    Args:
+        uri: Where it is.
+        file: The same, opened.
+        scratch: Where the copy goes.
+        edge_bytes: At least :data:`~dsdi_ray.storage.content_ids.EDGE_BYTES`; None for all of it.
 
     Raises:
         FetchError: If it cannot be read, changes meanwhile, or there is no room for it.
@@ -129,7 +135,7 @@ def fetch(
         if content_ids.remote_content_id(open_remote(uri)) != known:
             raise OSError("it changed meanwhile")
         return LocalCopy(path, known or content_ids.content_id(path), is_whole=len(ranges) == 1)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         path.unlink(missing_ok=True)
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error
 

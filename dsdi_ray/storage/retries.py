@@ -1,6 +1,5 @@
 """How often and how patiently what fails for a while is tried again."""
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.storage.environment import number_from_environment
 
 _MAX_ATTEMPTS = 6  # about 20 s of waiting until a server counts as down
 _FIRST_PAUSE_SECONDS = 0.5
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def max_attempts() -> int:
     """Tries per request to another machine, ``DSDI_MAX_ATTEMPTS`` or 6."""
-    return max(1, int(os.environ.get("DSDI_MAX_ATTEMPTS", _MAX_ATTEMPTS)))
+    return max(1, int(number_from_environment("DSDI_MAX_ATTEMPTS", _MAX_ATTEMPTS)))
 
 
 def backoff_seconds(

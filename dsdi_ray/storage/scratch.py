@@ -5,6 +5,7 @@ process has a folder in it, and a lock beside it that the system releases when t
 however it ends: folders whose lock is free are abandoned and removed when the next one starts.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,12 +13,13 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from dsdi_ray.errors import FetchError
+from dsdi_ray.storage.environment import number_from_environment
 
 _GIB = 2**30
 _MAX_GIB = 64.0
@@ -41,8 +43,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        limit = os.environ.get("DSDI_SCRATCH_GIB", _MAX_GIB)
-        self._max_bytes = int(float(limit) * _GIB)
+        self._max_bytes = int(number_from_environment("DSDI_SCRATCH_GIB", _MAX_GIB) * _GIB)
         try:
             self.folder, lock = _own_folder(scratch_root())
         except OSError as error:
@@ -68,7 +69,8 @@ class Scratch:
         Raises:
             FetchError: If there is none.
         """
-        used = sum(f.stat().st_blocks * 512 for f in self.folder.iterdir())
+        self.folder.mkdir(exist_ok=True)  # what tidies up temporary folders may have taken it
+        used = _bytes_in(self.folder)
         if used + num_bytes > self._max_bytes:
             raise FetchError(
                 f"no room for {_gib(num_bytes)}: scratch is limited to {_gib(self._max_bytes)} a "
@@ -93,6 +95,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def _own_folder(root: Path) -> tuple[Path, IO[bytes]]:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if root.stat().st_uid not in {os.getuid(), 0}:
+        raise PermissionError(errno.EPERM, "it belongs to another user")
     folder = root / uuid.uuid4().hex
     with locked(root / _ROOT_LOCK):
         _remove_abandoned(root)
@@ -118,6 +122,14 @@ def _remove(folder: Path, lock: IO[bytes]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".lock").unlink(missing_ok=True)
     lock.close()
+
+
+def _bytes_in(folder: Path) -> int:
+    num_bytes = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another thread is done with it
+            num_bytes += path.stat().st_blocks * 512
+    return num_bytes
 
 
 def _gib(num_bytes: int) -> str:

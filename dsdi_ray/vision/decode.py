@@ -103,7 +103,6 @@ class DecodeOutcome:
         frames_scored: Samples that decoded.
         attempts: Decoders started on the clip.
         seconds: Wall clock.
-        is_transient: Whether another try may end otherwise; False where the content is at fault.
     """
 
     status: Status
@@ -115,4 +114,3 @@ class DecodeOutcome:
     frames_scored: int = 0
     attempts: int = 1
     seconds: float = 0.0
-    is_transient: bool = False

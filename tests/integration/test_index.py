@@ -9,6 +9,7 @@ from PIL import Image
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.manifest import MANIFEST_SCHEMA, read_manifest
+from dsdi_ray.storage.parts import Windows
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -88,6 +89,38 @@ def test_an_absent_file_of_a_list_is_a_row_with_a_reason(tmp_path):
     (tmp_path / "m.csv").write_text("uri\n/nowhere/a.mp4\n")
     (row,) = load_archive(str(tmp_path / "m.csv")).to_pylist()
     assert row["probe_error"] == "cannot be read: No such file or directory"
+
+
+def test_videos_are_cut_into_windows_and_the_rest_stays_whole(archive, tmp_path):
+    out = tmp_path / "m.parquet"
+    windows = Windows(length_seconds=0.8, overlap_seconds=0.1)
+    summary = index_archive([str(archive)], out=out, windows=windows)
+    rows = by_id(read_manifest(out))
+    parts = {i: (r["start_seconds"], r["end_seconds"]) for i, r in rows.items() if "@" in i}
+    assert parts == {
+        "flight_one@0-0.8": (0.0, 0.8),
+        "flight_one@0.7-1.5": (0.7, 1.5),
+        "flight_one@1.4-": (1.4, None),
+    }
+    assert {"empty", "still"} < rows.keys()
+    assert rows["flight_one@1.4-"]["duration_seconds"] == pytest.approx(0.6)
+    assert summary.hours == pytest.approx(2.2 / 3600)
+
+
+def test_shots_of_a_list_are_the_clips(archive, tmp_path):
+    (tmp_path / "shots.csv").write_text(
+        "file,start_seconds,end_seconds,clip_id\n"
+        "flight one.mp4,00:00:00,00:00:00.500,first\nflight one,1.5,,\n"
+    )
+    index_archive([str(archive)], out=tmp_path / "m.parquet", shots=tmp_path / "shots.csv")
+    rows = by_id(read_manifest(tmp_path / "m.parquet"))
+    assert sorted(rows) == ["first", "flight_one@1.5-"]
+    assert rows["first"]["end_seconds"] == 0.5
+    assert rows["first"]["content_id"] == rows["flight_one@1.5-"]["content_id"] is not None
+    with (tmp_path / "shots.csv").open("a") as file:
+        file.write("flight one,0,1,first\n")
+    with pytest.raises(DataError, match="shot list .*: clip_id 'first' appears more than once"):
+        index_archive([str(archive)], out=tmp_path / "m.parquet", shots=tmp_path / "shots.csv")
 
 
 def test_a_folder_without_media_is_the_users_mistake(tmp_path):

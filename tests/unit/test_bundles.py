@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from file_servers import file_server
 from safetensors.torch import save_file
 
 from dsdi_ray.errors import DataError, TaxonomyError
@@ -214,3 +215,40 @@ def test_a_member_that_changed_after_the_ensemble_was_built_is_named(two, tmp_pa
     write_member(two / "a", SPEC, tensors(3.0))
     with pytest.raises(DataError, match=r"has become .* build it again"):
         read_ensemble(tmp_path / "e")
+
+
+def test_members_and_ensembles_are_read_from_a_web_server_and_weights_kept(
+    two, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DSDI_SCRATCH_DIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("DSDI_MAX_ATTEMPTS", "1")
+    write_ensemble([(two / "a", 1.0), (two / "b", 2.0)], two / "ensemble")
+    near = read_ensemble(two / "ensemble")
+    with file_server(two) as server:
+        far = read_ensemble(f"{server.url}/ensemble")
+        assert [m.path for m in far.members] == [f"{server.url}/a", f"{server.url}/b"]
+        assert [m.member_id for m in far.members] == [m.member_id for m in near.members]
+        joined = write_ensemble([(m.path, m.weight) for m in far.members], tmp_path / "joined")
+        assert joined.members == far.members
+        member = far.members[0]
+        for _ in range(2):
+            weights = read_member_weights(member.path, member.spec)
+            assert weights.keys() == read_member_weights(two / "a", member.spec).keys()
+        asked = [path for _, path, _ in server.requests if "safetensors" in path]
+        assert len(asked) == 3  # facts, content, facts again: one fetch
+
+
+def test_remote_weights_that_are_not_the_members_are_refused_and_not_kept(
+    two, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DSDI_SCRATCH_DIR", str(tmp_path / "scratch"))
+    monkeypatch.setenv("DSDI_MAX_ATTEMPTS", "1")
+    spec, right = read_member_spec(two / "a"), (two / "a" / "model.safetensors").read_bytes()
+    with file_server(two) as server:
+        save_file(tensors(9.0), two / "a" / "model.safetensors")
+        with pytest.raises(DataError, match="is not the one that it was made with"):
+            read_member_weights(f"{server.url}/a", spec)
+        (two / "a" / "model.safetensors").write_bytes(right)
+        assert read_member_weights(f"{server.url}/a", spec)
+        with pytest.raises(DataError, match="is no ensemble bundle: ensemble.yaml is missing"):
+            read_ensemble(f"{server.url}/a")
