@@ -28,6 +28,10 @@ def rank(
         str, typer.Option("--order", help="frame_first (members averaged per frame) or clip_first.")
     ] = "frame_first",
     top: Annotated[int, typer.Option("--top", min=1, help="Clips per feature.")] = 1000,
+    min_coverage: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave out clips of which less of the frames decoded."),
+    ] = 0.0,
     fps: Fps = 10.0,
     tag: Annotated[
         str, typer.Option("--tag", help="The run's name in run.trec and run.xml.")
@@ -57,6 +61,7 @@ def rank(
             pool=pool,
             order=order,
             top=top,
+            min_coverage=min_coverage,
         )
     files = write_run_files(
         ranking.run,

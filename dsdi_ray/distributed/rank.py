@@ -56,6 +56,7 @@ def rank_archive(
     pool: str = "max",
     order: str = "frame_first",
     top: int = 1000,
+    min_coverage: float = 0.0,
 ) -> Ranking:
     """Rank the clips of a store for each feature of its taxonomy (paper section 2.5).
 
@@ -66,16 +67,21 @@ def rank_archive(
         pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
         order: ``frame_first`` (members are averaged per frame) or ``clip_first``.
         top: Clips kept per feature.
+        min_coverage: Clips of which a smaller share of the expected frames decoded are left out,
+            0 to 1.
 
     Raises:
+        ValueError: If min_coverage is out of range.
         TaxonomyError: If the store is of another taxonomy than the ensemble.
         DataError: If no clip of the store can be ranked.
     """
+    if not 0 <= min_coverage <= 1:
+        raise ValueError(f"min_coverage must be in [0, 1], got {min_coverage}")
     started = time.monotonic()
     store = ScoreStore.open(store_uri)
     check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
     member_ids = [m.member_id for m in ensemble.members]
-    clips, unranked = _rankable_clips(store, decode_id, member_ids)
+    clips, unranked = _rankable_clips(store, decode_id, member_ids, min_coverage)
     if not len(clips):
         raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
     pool_all = partial(
@@ -172,10 +178,12 @@ def _pool_clip(rows: pa.Table, *, weights: Mapping[str, float], pool: str, order
 
 
 def _rankable_clips(
-    store: ScoreStore, decode_id: str, member_ids: Sequence[str]
+    store: ScoreStore, decode_id: str, member_ids: Sequence[str], min_coverage: float
 ) -> tuple[pa.Table, Mapping[str, int]]:
     """The clips (clip_id, content_id, span) that every member has scored, and why others are not."""
-    outcomes = store.outcomes(["clip_id", *_KEY, "decode_id", "status", "finished_at"])
+    outcomes = store.outcomes(
+        ["clip_id", *_KEY, "decode_id", "status", "frames_expected", "frames_scored", "finished_at"]
+    )
     newest = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
     unranked: Counter[str] = Counter()
     other = newest_per_clip(outcomes).filter(~_is_clip_of(newest))
@@ -186,12 +194,15 @@ def _rankable_clips(
     )
     complete = contents.filter(pa.array((frames >= 0).all(axis=1)))
     is_complete = pc.is_in(content_keys(newest), value_set=complete)
-    clips = newest.filter(is_complete).select(["clip_id", *_KEY])
-    rest = newest.filter(pc.invert(is_complete))
+    clips, rest = newest.filter(is_complete), newest.filter(pc.invert(is_complete))
     num_failed = rest.filter(pc.field("status") == "failed").num_rows
     unranked["no frame decodes (see `dsdi outcomes`)"] = num_failed
     unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_failed
-    return clips, {reason: n for reason, n in unranked.items() if n}
+    least_scored = pc.multiply(clips["frames_expected"].cast(pa.float64()), min_coverage)
+    is_covered = pc.greater_equal(clips["frames_scored"], least_scored)
+    covered = clips.filter(is_covered).select(["clip_id", *_KEY])
+    unranked["too few of its frames decode (see --min-coverage)"] = len(clips) - len(covered)
+    return covered, {reason: n for reason, n in unranked.items() if n}
 
 
 def _is_clip_of(table: pa.Table) -> pc.Expression:

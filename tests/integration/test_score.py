@@ -235,3 +235,28 @@ def test_a_clip_that_changed_is_scored_again(tmp_path: Path, ensemble: EnsembleS
     assert summary.num_clips_scored == 1
     assert before["clip_id"].to_pylist() == after["clip_id"].to_pylist()
     assert before["score"].to_pylist() != after["score"].to_pylist()
+
+
+def test_a_clip_of_which_too_little_decodes_is_left_out_and_counted(
+    tmp_path: Path, ensemble: EnsembleSpec
+) -> None:
+    uri, single = str(tmp_path / "scores"), ensemble.only(0)
+    write_clip(tmp_path / "footage" / "whole.ts", seed=1, num_pictures=150)
+    hurt = write_clip(tmp_path / "footage" / "hurt.ts", seed=2, num_pictures=150)
+    content = bytearray(hurt.read_bytes())
+    third = len(content) // 3
+    content[third : 2 * third] = bytes(third)
+    hurt.write_bytes(content)
+    archive = load_archive(str(tmp_path / "footage"))
+    score_archive(archive, ensemble=single, store_uri=uri, settings=SETTINGS)
+    outcomes = {o["clip_id"]: o for o in ScoreStore.open(uri).latest_outcomes().to_pylist()}
+    assert outcomes["hurt"]["status"] == "partial"
+    assert 0 < outcomes["hurt"]["frames_scored"] < outcomes["hurt"]["frames_expected"]
+
+    everything, covered = (
+        rank_archive(uri, ensemble=single, decode_id=SETTINGS.decode_id, min_coverage=least)
+        for least in (0.0, 1.0)
+    )
+    assert (everything.num_clips, covered.num_clips) == (2, 1)
+    assert covered.unranked == {"too few of its frames decode (see --min-coverage)": 1}
+    assert set(covered.run["clip_id"].to_pylist()) == {"whole"}
