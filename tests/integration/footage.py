@@ -17,17 +17,22 @@ from dsdi_ray.taxonomy import Taxonomy, taxonomy_from_dict
 COLOURS = taxonomy_from_dict({"name": "colours", "classes": ["red", "green", "blue"]})
 
 
-def write_clip(path: Path, *, seed: int, fps: int = 30, num_pictures: int = 45) -> Path:
+def write_clip(
+    path: Path, *, seed: int, fps: int = 30, num_pictures: int = 45, scale: int = 1
+) -> Path:
     """An H.264 file of a drifting pattern; every picture differs from the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    scene = rng.integers(0, 255, (9, 16, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    scene = rng.integers(0, 255, (9, 16, 3), dtype=np.uint8)
+    scene = scene.repeat(16 * scale, 0).repeat(16 * scale, 1)
+    width, height = 192 * scale, 112 * scale
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = 192, 112, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "veryfast"}
         stream.time_base = Fraction(1, fps)
         for i in range(num_pictures):
-            picture = np.roll(scene, 2 * i, axis=1)[:112, :192]
+            picture = np.roll(scene, 2 * i, axis=1)[:height, :width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

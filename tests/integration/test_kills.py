@@ -48,7 +48,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> EnsembleSpec:
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("footage")
     for i in range(NUM_CLIPS):
-        write_clip(folder / f"clip{i}.mp4", seed=i, num_pictures=450)
+        write_clip(folder / f"clip{i}.mp4", seed=i, num_pictures=300, scale=4)
     return folder
 
 
@@ -64,7 +64,7 @@ def undisturbed(
     uri = str(tmp_path_factory.mktemp("store") / "scores")
     score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=POOL)
     logits = stored_logits(uri)
-    assert len(logits) == NUM_CLIPS * 150
+    assert len(logits) == NUM_CLIPS * 100
     return logits
 
 
@@ -98,7 +98,7 @@ def seconds(process: psutil.Process) -> float:
 
 def decode_children() -> list[psutil.Process]:
     # Work has begun: more of the CPU was used than imports take.
-    return processes(lambda p: "dsdi_ray.vision.decode_child" in p.cmdline() and seconds(p) > 0.7)
+    return processes(lambda p: "dsdi_ray.vision.decode_child" in p.cmdline() and seconds(p) > 0.45)
 
 
 def decode_actors() -> list[psutil.Process]:
@@ -155,7 +155,7 @@ def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_othe
     tmp_path: Path, local_ray: None, ensemble: EnsembleSpec
 ) -> None:
     uri, folder = str(tmp_path / "scores"), tmp_path / "footage"
-    write_clip(folder / "long.mp4", seed=1, num_pictures=4000)
+    write_clip(folder / "long.mp4", seed=1, num_pictures=900, scale=5)
     Image.new("RGB", (300, 200), (200, 30, 30)).save(folder / "a-photo.jpg")
     archive = load_archive(str(folder))
     alone = ScoringPool(num_decoders=1, num_scorers=1, use_gpu=False, micro_batch=8)
