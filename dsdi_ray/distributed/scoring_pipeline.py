@@ -4,6 +4,7 @@ Decoding is an actor pool of its own because Ray Data would fuse a task map into
 and run both one after the other.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ _BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it 
 _MAX_CLIPS_PER_BLOCK = 32
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
-# Ray's own retries have no limit by default, and hang where an actor dies in the middle of two.
 _RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
+_LOGS_DEAD_ACTORS = "ray.data._internal.execution.streaming_executor_state"
 _CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
 
 
@@ -170,6 +171,13 @@ def iterate_scored(
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
+def _drop_traceback(record: logging.LogRecord) -> bool:
+    """Keep a record's text alone: a traceback holds on to actors, and so to their CPUs and GPUs."""
+    if record.exc_info and record.exc_info[1] is not None:
+        record.msg, record.exc_info = f"{record.msg} {record.exc_info[1]!r}", None
+    return True
+
+
 @contextmanager
 def _scoring_context() -> Iterator[None]:
     context = DataContext.get_current().copy()
@@ -178,5 +186,6 @@ def _scoring_context() -> Iterator[None]:
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # actors answer for clips; a block only fails if its actor dies
     context.max_consecutive_actor_init_deaths = 3  # a node may be lost while actors start
+    logging.getLogger(_LOGS_DEAD_ACTORS).addFilter(_drop_traceback)
     with DataContext.current(context):
         yield
