@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from dsdi_ray.distributed.decode_actor import DecodeClips
 from dsdi_ray.distributed.score_actor import ScoreFrames
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
+from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.vision.decode import DecodeSettings
 
@@ -161,6 +163,9 @@ def iterate_scored(
 
     Yields:
         Rows of :data:`dsdi_ray.distributed.score_actor.SCORED_SCHEMA`, in any order.
+
+    Raises:
+        ResourceError: If actors die again and again as they start.
     """
     with _scoring_context(), warnings.catch_warnings():
         # Retries have no named parameter yet; the plain ones go in Ray 2.64.
@@ -168,7 +173,11 @@ def iterate_scored(
         dataset = build_scoring_dataset(
             work, ensemble=ensemble, settings=settings, pool=pool, clips_per_block=clips_per_block
         )
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        try:
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        except RayActorError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ResourceError(f"workers die as they start: {reason}") from error
 
 
 def _drop_traceback(record: logging.LogRecord) -> bool:

@@ -177,11 +177,13 @@ def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_othe
 
 
 def test_workers_that_all_die_end_the_job_with_a_clear_error(
-    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
+    tmp_path: Path, local_ray: None, ensemble: EnsembleSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_clip(tmp_path / "long.mp4", seed=1, num_pictures=900, scale=5)
+    monkeypatch.setattr("dsdi_ray.distributed.score._MOST_KILLERS", 0)  # of more clips than one
     with killer(decode_actors, at_most=1000), pytest.raises(ResourceError, match="every worker"):
         score_archive(
-            archive,
+            load_archive(str(tmp_path / "long.mp4")),
             ensemble=ensemble,
             store_uri=str(tmp_path / "scores"),
             settings=SETTINGS,
