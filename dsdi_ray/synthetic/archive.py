@@ -70,7 +70,7 @@ def write_synthetic_archive(
     num_clips: int,
     seed: int = 0,
     image_size: Size = (400, 300),
-    clip_size: Size = (480, 272),
+    clip_size: Size = (384, 216),
     clip_seconds: tuple[float, float] = (3.0, 10.0),
     run: OrderedMap = map,
     on_progress: Progress | None = None,

@@ -82,7 +82,7 @@ def plan_flight(rng: np.random.Generator, size: Size, seconds: tuple[float, floa
     plan = sample_plan(rng)
     rates = [rate for rate, _ in _FRAME_RATES]
     fps = rates[int(rng.choice(len(rates), p=[share for _, share in _FRAME_RATES]))]
-    length = seconds[0] + (seconds[1] - seconds[0]) * float(rng.beta(1.1, 2.6))
+    length = seconds[0] + (seconds[1] - seconds[0]) * float(rng.beta(1.1, 4.0))
     num_frames = max(1, round(length * fps))
     camera = Camera(rng, plan, size)
     poses, map_px = _fly(rng, plan, camera.ground_size, num_frames)
