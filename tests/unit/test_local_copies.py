@@ -131,7 +131,10 @@ class TestScratch:
     def test_a_folder_that_was_tidied_away_is_made_again(self):
         with Scratch() as scratch:
             scratch.folder.rmdir()
-            scratch.new_path("", num_bytes=1).write_bytes(b"x")
+            path = scratch.new_path("", num_bytes=1)
+            path.write_bytes(b"x")
+            assert path.parent == scratch.folder
+            assert path.read_bytes() == b"x"
 
     def test_a_place_that_cannot_be_written_is_named(self, monkeypatch, tmp_path):
         (tmp_path / "file").touch()
