@@ -22,7 +22,7 @@ from dsdi_ray.distributed.contact_sheet import write_contact_sheet
 from dsdi_ray.distributed.demo_archive import make_archive
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.prepare import prepare_set
-from dsdi_ray.distributed.rank import rank_archive
+from dsdi_ray.distributed.rank import rank_archive, rank_systems
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_members import train_members
@@ -137,13 +137,14 @@ def run(
         systems = {"ensemble": ensemble} | {
             name: ensemble.only(i) for i, name in enumerate(MEMBERS)
         }
-        evaluations = {}
-        for name, system in systems.items():
-            ranking = rank_archive(store, ensemble=system, decode_id=settings.decode_id)
-            files = write_run_files(ranking.run, out / "runs" / name, taxonomy=taxonomy, tag=name)
+        rankings = rank_systems(store, list(systems.values()), decode_id=settings.decode_id)
+        evaluations, runs = {}, {}
+        for name, ranking in zip(systems, rankings, strict=True):
+            runs[name], *_ = write_run_files(
+                ranking.run, out / "runs" / name, taxonomy=taxonomy, tag=name
+            )
             evaluations[name] = evaluate_run(ranking.run, qrels)
-            if name == "ensemble":
-                best, run_file = ranking, files[0]
+        best = rankings[0]
 
         _step("7/7 Show the best clips")
         evaluation = evaluations["ensemble"]
@@ -175,7 +176,7 @@ def run(
         num_frames=scored.num_frames,
         seconds=time.monotonic() - started,
         contact_sheet=str(sheet),
-        run=str(run_file),
+        run=str(runs["ensemble"]),
     )
     print_facts(
         "Demo done",

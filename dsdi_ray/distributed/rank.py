@@ -75,29 +75,67 @@ def rank_archive(
         TaxonomyError: If the store is of another taxonomy than the ensemble.
         DataError: If no clip of the store can be ranked.
     """
+    (ranking,) = rank_systems(
+        store_uri,
+        [ensemble],
+        decode_id=decode_id,
+        pool=pool,
+        order=order,
+        top=top,
+        min_coverage=min_coverage,
+    )
+    return ranking
+
+
+def rank_systems(
+    store_uri: str,
+    ensembles: Sequence[EnsembleSpec],
+    *,
+    decode_id: str,
+    pool: str = "max",
+    order: str = "frame_first",
+    top: int = 1000,
+    min_coverage: float = 0.0,
+) -> list[Ranking]:
+    """Rank the clips of a store with each of several ensembles, in one pass over its frames.
+
+    Arguments and errors are those of :func:`rank_archive`.
+
+    Returns:
+        A ranking per ensemble, in order; each took all the seconds of the pass.
+    """
     if not 0 <= min_coverage <= 1:
         raise ValueError(f"min_coverage must be in [0, 1], got {min_coverage}")
     started = time.monotonic()
     store = ScoreStore.open(store_uri)
-    check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
-    member_ids = [m.member_id for m in ensemble.members]
-    clips, unranked = _rankable_clips(store, decode_id, member_ids, min_coverage)
-    if not len(clips):
-        raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
+    rankable = []
+    for ensemble in ensembles:
+        check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
+        member_ids = [m.member_id for m in ensemble.members]
+        clips, unranked = _rankable_clips(store, decode_id, member_ids, min_coverage)
+        if not len(clips):
+            raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
+        rankable.append((clips, unranked))
+    contents = pa.concat_tables([clips.select(_KEY) for clips, _ in rankable])
     pool_all = partial(
         pool_clips,
         store,
-        clips.group_by(["content_id", "span"]).aggregate([]),
+        contents.group_by(_KEY).aggregate([]),
         decode_id=decode_id,
-        weights={m.member_id: m.weight for m in ensemble.members},
+        weights=[{m.member_id: m.weight for m in e.members} for e in ensembles],
         pool=pool,
         order=order,
     )
     scores = reading(pool_all, what=store_uri)
-    run = _run_of_clips(clips, scores, store=store, top=top)
-    return Ranking(
-        run=run, num_clips=len(clips), unranked=unranked, seconds=time.monotonic() - started
-    )
+    return [
+        Ranking(
+            run=_run_of_clips(clips, scores.filter(pc.field("system") == i), store=store, top=top),
+            num_clips=len(clips),
+            unranked=unranked,
+            seconds=time.monotonic() - started,
+        )
+        for i, (clips, unranked) in enumerate(rankable)
+    ]
 
 
 def pool_clips(
@@ -105,45 +143,46 @@ def pool_clips(
     contents: pa.Table,
     *,
     decode_id: str,
-    weights: Mapping[str, float],
+    weights: Sequence[Mapping[str, float]],
     pool: str,
     order: str,
 ) -> pa.Table:
-    """Group the stored frames by clip and pool them.
+    """Group the stored frames by clip and pool them with each of several ensembles.
 
     Args:
         store: The store.
         contents: The (content_id, span) to pool.
         decode_id: Decode settings.
-        weights: Weight per member_id.
+        weights: Weight per member_id of each ensemble.
         pool: As in :func:`rank_archive`.
         order: As in :func:`rank_archive`.
 
     Returns:
-        Columns content_id, span, scores (list, ``[C]``), peak_seconds (list, ``[C]``).
+        Columns system (place in ``weights``), content_id, span, scores (list, ``[C]``),
+        peak_seconds (list, ``[C]``); no row where there is no frame that every member of the system has scored.
     """
-    files = store.logits_files(decode_id, weights)
+    member_ids = sorted({member_id for system in weights for member_id in system})
+    outcomes = store.outcomes([*_KEY, "decode_id", "status", "frames_scored"])
+    is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
+    stored = outcomes.filter(is_stored).group_by(_KEY).aggregate([("frames_scored", "max")])
     rows = ray.data.read_parquet(
-        files,
+        store.logits_files(decode_id, member_ids),
         filesystem=store.filesystem,
         columns=[*_KEY, "frame_index", "time_seconds", "logits", "member_id"],
         partitioning=Partitioning("hive"),
     )
-    num_rows = rows.count()
-    outcomes = store.outcomes([*_KEY, "decode_id", "status"])
-    is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
-    num_stored = len(outcomes.filter(is_stored).group_by(_KEY).aggregate([]))
-    if len(contents) < num_stored:
+    if len(contents) < len(stored):
         rows = rows.map_batches(
             _keep_wanted,
             fn_kwargs={"wanted": ray.put(contents)},
             batch_format="pyarrow",
             batch_size=None,
         )
+    num_rows = (pc.sum(stored["frames_scored_max"]).as_py() or 0) * len(member_ids)
     num_partitions = max(1, -(-num_rows // _ROWS_PER_PARTITION))
     pooled = rows.groupby(_KEY, num_partitions=num_partitions).map_groups(
         _pool_clip,
-        fn_kwargs={"weights": dict(weights), "pool": pool, "order": order},
+        fn_kwargs={"weights": [dict(system) for system in weights], "pool": pool, "order": order},
         batch_format="pyarrow",
     )
     return pa.concat_tables(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
@@ -156,25 +195,40 @@ def _keep_wanted(rows: pa.Table, wanted: Any) -> pa.Table:
     return rows.take(kept)
 
 
-def _pool_clip(rows: pa.Table, *, weights: Mapping[str, float], pool: str, order: str) -> pa.Table:
-    member_index = pc.index_in(rows["member_id"], pa.array(list(weights), pa.string()))
+def _pool_clip(
+    rows: pa.Table, *, weights: Sequence[Mapping[str, float]], pool: str, order: str
+) -> pa.Table:
+    member_ids = pc.unique(rows["member_id"].cast(pa.string())).to_pylist()
+    member_index = pc.index_in(rows["member_id"], pa.array(member_ids, pa.string())).to_numpy()
     frame_index = rows["frame_index"].to_numpy()
     logits = pc.list_flatten(rows["logits"].combine_chunks()).to_numpy().reshape(len(rows), -1)
-    frames, aligned = align_members(
-        member_index.to_numpy(), frame_index, logits, num_members=len(weights)
-    )
-    pooled = clip_scores(aligned, np.array(list(weights.values())), order=order, pool=pool)
     times = dict(zip(frame_index.tolist(), rows["time_seconds"].to_pylist(), strict=True))
-    return pa.table(
-        {
-            "content_id": rows["content_id"][:1].cast(pa.string()),
-            "span": rows["span"][:1].cast(pa.string()),
-            "scores": pa.array([pooled.scores.tolist()], pa.list_(pa.float64())),
-            "peak_seconds": pa.array(
-                [[times[frames[t]] for t in pooled.peak_frame]], pa.list_(pa.float64())
-            ),
-        }
+    pooled = []
+    for system, weight_of in enumerate(weights):
+        if not weight_of.keys() <= set(member_ids):
+            continue
+        place = {member_ids.index(member_id): i for i, member_id in enumerate(weight_of)}
+        member_of_system = np.array([place.get(i, -1) for i in range(len(member_ids))])
+        frames, aligned = align_members(
+            member_of_system[member_index], frame_index, logits, num_members=len(weight_of)
+        )
+        if not len(frames):
+            continue
+        scored = clip_scores(aligned, np.array(list(weight_of.values())), order=order, pool=pool)
+        peaks = [times[frames[t]] for t in scored.peak_frame]
+        pooled.append({"system": system, "scores": scored.scores.tolist(), "peak_seconds": peaks})
+    schema = pa.schema(
+        [
+            ("system", pa.int32()),
+            ("scores", pa.list_(pa.float64())),
+            ("peak_seconds", pa.list_(pa.float64())),
+        ]
     )
+    table = pa.Table.from_pylist(pooled, schema=schema)
+    for name in _KEY:
+        key = pa.repeat(pa.scalar(rows[name][0].as_py(), pa.string()), len(pooled))
+        table = table.append_column(name, key)
+    return table
 
 
 def _rankable_clips(

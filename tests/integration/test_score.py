@@ -12,7 +12,7 @@ from footage import COLOURS, make_ensemble, make_member, write_clip, write_foota
 
 from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
-from dsdi_ray.distributed.rank import rank_archive
+from dsdi_ray.distributed.rank import rank_archive, rank_systems
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.scoring_pipeline import ScoringPool, scoring_pool
 from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
@@ -157,6 +157,17 @@ def test_ranking_twice_gives_the_same_run_and_says_what_is_not_ranked(
     assert first.num_clips == 5
     assert first.unranked == {"no frame decodes (see `dsdi outcomes`)": 2}
     assert first.run["feature"].unique().to_pylist() == ["red", "green", "blue"]
+
+
+def test_systems_ranked_in_one_pass_get_the_runs_that_each_gets_alone(
+    store: str, ensemble: EnsembleSpec
+) -> None:
+    systems = [ensemble, ensemble.only(1)]
+    together = rank_systems(store, systems, decode_id=SETTINGS.decode_id)
+    alone = [rank_archive(store, ensemble=e, decode_id=SETTINGS.decode_id) for e in systems]
+    assert [r.run for r in together] == [r.run for r in alone]
+    assert not together[0].run.equals(together[1].run)
+    assert [r.num_clips for r in together] == [5, 5]
 
 
 def test_ranking_lists_the_logits_again_where_a_merge_took_files_away(
