@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from dsdi_ray.errors import ConfigError
 
@@ -45,16 +52,98 @@ class Augmentation(_Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
 
 
-class Loss(_Section):
-    """Eq. 1-2."""
+class Labels(_Section):
+    """How answers become labels when training starts.
 
-    family: Literal["focal"] = "focal"
-    gamma: float = 2.0
+    Attributes:
+        encoding: ``paper`` (counts over the image's largest, section 2.1), ``per_category`` (over
+            the largest of the class's category) or ``majority`` (of the workers asked).
+        masked: Classes whose category nobody was asked about stay out of the loss.
+    """
+
+    encoding: Literal["paper", "per_category", "majority"] = "paper"
+    masked: bool = False
+
+
+class Lovasz(_Section):
+    """The symmetric Lovasz hinge that is added to the family's loss (model C12).
+
+    Attributes:
+        weight: Its factor, 0 for none.
+        scaling: ``sqrt`` takes the square root of it.
+    """
+
+    weight: NotNegative = 0.0
+    scaling: Literal["sqrt", "none"] = "sqrt"
+
+
+# What each family takes besides the keys of all families, with the defaults.
+_FAMILY_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "bce": {},
+    "focal": {"gamma": 2.0},
+    "class_balanced": {
+        "gamma": 2.0,
+        "beta": 0.9999,
+        "class_counts": "table1",
+        "normalized": True,
+    },
+    "reduced": {"gamma": 2.0, "threshold": 0.5, "variant": "as_printed"},
+}
+
+
+class Loss(_Section):
+    """The loss of section 2.2 and what is done to it. None: the family does not take the key.
+
+    Attributes:
+        family: ``bce``, ``focal`` (Eq. 1-2), ``class_balanced`` (Eq. 3), ``reduced`` (Eq. 4-6).
+        gamma: Focusing exponent.
+        beta: Of Eq. 3.
+        class_counts: n_y of Eq. 3: the taxonomy's (Table 1), or counted from the training labels.
+        normalized: Whether the class weights of Eq. 3 are scaled to a mean of 1.
+        threshold: th of Eq. 4-6.
+        variant: Eq. 4-6 ``as_printed``, or the ``original`` reduced focal loss.
+        none_weight: Factor of the none-classes' losses (models C08, C09).
+        remove_outliers: Images of the largest losses that leave each mini-batch (model C11).
+        lovasz: Added to the loss (model C12).
+    """
+
+    model_config = ConfigDict(validate_default=True)
+
+    family: Literal["bce", "focal", "class_balanced", "reduced"] = "focal"
+    gamma: float | None = None
+    beta: Annotated[float, Field(ge=0, lt=1)] | None = None
+    class_counts: Literal["table1", "counted"] | None = None
+    normalized: bool | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    variant: Literal["as_printed", "original"] | None = None
+    none_weight: NotNegative = 1.0
+    remove_outliers: Annotated[int, Field(ge=0)] = 0
+    lovasz: Lovasz = Lovasz()
+
+    @field_validator(
+        "gamma", "beta", "class_counts", "normalized", "threshold", "variant", mode="before"
+    )
+    @classmethod
+    def _is_of_the_family(cls, value: Any, info: ValidationInfo) -> Any:
+        key = str(info.field_name)
+        if "family" not in info.data:  # it is wrong, which is said already
+            return value
+        family_keys = _FAMILY_KEYS[info.data["family"]]
+        if key in family_keys:
+            return family_keys[key] if value is None else value
+        if value is not None:
+            takers = [family for family, keys in _FAMILY_KEYS.items() if key in keys]
+            raise ValueError(
+                f"only family {takers[0]} takes it"
+                if len(takers) == 1
+                else f"only families {', '.join(takers)} take it"
+            )
+        return None
 
     @field_validator("gamma")
     @classmethod
-    def _gamma_has_a_gradient(cls, gamma: float) -> float:
-        if gamma != 0 and gamma < 1:
+    def _gamma_has_a_gradient(cls, gamma: float | None) -> float | None:
+        if gamma is not None and gamma != 0 and gamma < 1:
             raise ValueError(
                 "must be 0 or at least 1: in between the gradient at p = y is infinite"
             )
@@ -71,10 +160,29 @@ class Optimizer(_Section):
 
 
 class Schedule(_Section):
-    """How the learning rate goes: cosine to 0, or divided by 10 at 50 % and 75 % of the epochs."""
+    """How the learning rate goes.
 
-    name: Literal["cosine", "step"] = "cosine"
+    Attributes:
+        name: ``cosine`` to 0, ``step`` (divided by 10 at 50 % and 75 % of the epochs) or ``cyclic``
+            (cosine to 0 in each of several cycles, a snapshot at each end; Huang et al. 2017).
+        warmup_epochs: Of a linear rise, at the very beginning.
+        cycles: Of ``cyclic``, which alone takes it.
+    """
+
+    model_config = ConfigDict(validate_default=True)
+
+    name: Literal["cosine", "step", "cyclic"] = "cosine"
     warmup_epochs: NotNegative = 1.0
+    cycles: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("cycles", mode="before")
+    @classmethod
+    def _is_cyclic(cls, cycles: Any, info: ValidationInfo) -> Any:
+        if info.data.get("name") == "cyclic":
+            return 6 if cycles is None else cycles  # Huang et al.'s number for 300 epochs
+        if cycles is not None and "name" in info.data:
+            raise ValueError("only schedule cyclic takes it")
+        return None
 
 
 class Recipe(_Section):
@@ -82,21 +190,50 @@ class Recipe(_Section):
 
     Attributes:
         split_seed: Which images are held back; None takes the prepared set's split.
+        batch_size: Images of an optimiser step on each worker.
+        accumulate: Micro-batches that a step's images are computed in, one after the other.
+        ema_decay: Of the moving average of the weights that becomes the member; None: no average.
+        mixed_precision: On GPUs; CPUs train in float32.
     """
 
     name: str
     paper: PaperRow | None = None
     backbone: Backbone
     input_px: Annotated[int, Field(ge=32, le=2048)] = 360
+    labels: Labels = Labels()
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch_size: Annotated[int, Field(ge=2)] = 28
-    epochs: Annotated[int, Field(ge=1)] = 40
+    accumulate: Annotated[int, Field(ge=1, validate_default=True)] = 1
+    epochs: Annotated[int, Field(ge=1, validate_default=True)] = 40
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     split_seed: int | None = None
-    mixed_precision: bool = True  # on GPUs; CPUs train in float32
+    mixed_precision: bool = True
+
+    @field_validator("accumulate")
+    @classmethod
+    def _micro_batches_hold_enough(cls, accumulate: int, info: ValidationInfo) -> int:
+        if {"batch_size", "loss"} <= info.data.keys():
+            num_images, rest = divmod(info.data["batch_size"], accumulate)
+            if rest or num_images < 2:
+                raise ValueError("must divide batch_size into parts of at least 2 images")
+            if info.data["loss"].remove_outliers >= num_images:
+                raise ValueError(
+                    f"loss.remove_outliers must be less than the {num_images} images of a "
+                    "micro-batch"
+                )
+        return accumulate
+
+    @field_validator("epochs")
+    @classmethod
+    def _cycles_are_whole_epochs(cls, epochs: int, info: ValidationInfo) -> int:
+        cycles = info.data["schedule"].cycles if "schedule" in info.data else None
+        if cycles and epochs % cycles:
+            raise ValueError(f"must be a multiple of schedule.cycles ({cycles})")
+        return epochs
 
     @property
     def learning_rate(self) -> float:
