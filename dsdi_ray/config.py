@@ -149,6 +149,11 @@ class Loss(_Section):
             )
         return gamma
 
+    @property
+    def family_settings(self) -> dict[str, Any]:
+        """The keys that the family takes, with their values."""
+        return self.model_dump(include=set(_FAMILY_KEYS[self.family]))
+
 
 class Optimizer(_Section):
     """SGD as in IBN-Net's repository, or AdamW."""

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.objectives import build_objective
 from dsdi_ray.distributed.train_data import (
     Pictures,
     epoch_batches,
@@ -29,8 +30,8 @@ from dsdi_ray.distributed.train_data import (
     num_batches,
 )
 from dsdi_ray.errors import ConfigError
-from dsdi_ray.method.losses import focal_loss
 from dsdi_ray.method.metrics import average_precisions, lrap
+from dsdi_ray.method.objective import Objective
 from dsdi_ray.method.schedules import learning_rate_factor
 from dsdi_ray.storage.bundles import read_weights_file
 from dsdi_ray.storage.prepared import PreparedSet
@@ -62,6 +63,7 @@ def train_loop(config: Mapping[str, Any]) -> None:
     run = _Run(
         recipe,
         network,
+        build_objective(recipe.loss, prepared.taxonomy, train.labels),
         num_images=len(train),
         world=num_workers,
         num_loaders=config["num_loaders"],
@@ -112,6 +114,7 @@ class _Run:
         self,
         recipe: Recipe,
         network: nn.Module,
+        objective: Objective,
         *,
         num_images: int,
         world: int,
@@ -119,6 +122,7 @@ class _Run:
     ) -> None:
         preprocessing = preprocessing_of(network)
         self._recipe = recipe
+        self._objective = objective
         self._device = ray.train.torch.get_device()
         self._normalize = Normalize(preprocessing.mean, preprocessing.std).to(self._device)
         # Quicker convolutions, on CPUs too: 263 for 186 images a second and core with test_byobnet.
@@ -165,7 +169,7 @@ class _Run:
         torch.save(state, folder / STATE_FILE)
 
     def train_epoch(self, pictures: Pictures, *, epoch: int, rank: int) -> float:
-        """One pass over the training part; returns the mean loss per image (Eq. 1)."""
+        """One pass over the training part; returns the mean loss per image."""
         recipe = self._recipe
         batches = epoch_batches(
             len(pictures),
@@ -181,7 +185,7 @@ class _Run:
         loaded = self._load(pictures, batches, augment=self._augment, seed=(recipe.seed, epoch))
         for i, (inputs, targets) in enumerate(loaded):
             self._set_learning_rate(epoch * len(batches) + i)
-            loss = self._loss(inputs, targets).sum(dim=-1).mean()
+            loss = self._loss(inputs, targets)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -205,7 +209,7 @@ class _Run:
             for inputs, _ in self._load(pictures, batches)
         ]
         scores, labels = torch.cat(logits), torch.from_numpy(pictures.labels)
-        loss = focal_loss(scores, labels, gamma=self._recipe.loss.gamma).sum(dim=-1).mean()
+        loss = self._objective.per_image(scores, labels).mean()
         per_class = average_precisions(pictures.labels, scores.numpy())
         return {
             "validation_loss": float(loss),
@@ -228,7 +232,7 @@ class _Run:
         is_mixed = self._recipe.mixed_precision and self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
             logits = self._model(self._normalize(pictures.to(self._device, non_blocking=True)))
-        return focal_loss(logits, targets.to(self._device), gamma=self._recipe.loss.gamma)
+        return self._objective(logits, targets.to(self._device))
 
     def _set_learning_rate(self, step: int) -> None:
         schedule = self._recipe.schedule

@@ -3,6 +3,8 @@
 Shape letters: N images, C classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -37,6 +39,37 @@ def encode_soft_labels(answer_counts: ArrayLike) -> NDArray[np.float32]:
     return soft
 
 
+def encode_per_category(answer_counts: ArrayLike, categories: Sequence[str]) -> NDArray[np.float32]:
+    r"""Divide how often each class was named by the largest count of its category.
+
+    .. math:: y_i = n_i / \max_{j: c_j = c_i} n_j
+
+    One task asks about one category, so counts of different categories need not be comparable:
+    in the paper's encoding a category that more workers were asked about outshines the others.
+
+    Args:
+        answer_counts: Workers who named each class, ``[..., C]``, finite and not negative.
+        categories: Of each class, ``[C]``.
+
+    Returns:
+        Soft labels in [0, 1], ``[..., C]``; the largest of a category is 1 unless all are 0.
+
+    Raises:
+        ValueError: If a count is negative or not finite, or there are not C categories.
+    """
+    counts = np.asarray(answer_counts, dtype=np.float64)
+    if counts.shape[-1:] != (len(categories),):
+        raise ValueError(
+            f"answer_counts must be [..., {len(categories)}] like categories, got {counts.shape}"
+        )
+    soft = np.zeros(counts.shape, dtype=np.float32)
+    names = np.asarray(categories)
+    for category in dict.fromkeys(categories):
+        members = names == category
+        soft[..., members] = encode_soft_labels(counts[..., members])
+    return soft
+
+
 def majority_labels(
     answer_counts: NDArray[np.integer], num_asked: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
@@ -50,3 +83,18 @@ def majority_labels(
         ``[..., C]``; False where nobody was asked.
     """
     return np.asarray(2 * answer_counts > num_asked, dtype=np.bool_)
+
+
+def count_labels(labels: NDArray[np.floating], *, threshold: float = 0.5) -> NDArray[np.int64]:
+    """In how many images each class is present: n_y of Eq. 3 where Table 1 is of other data.
+
+    Table 1 itself counts answers, several per image.
+
+    Args:
+        labels: Soft labels, ``[N, C]``.
+        threshold: A class is present from this label on.
+
+    Returns:
+        ``[C]``.
+    """
+    return np.asarray((labels >= threshold).sum(axis=0), dtype=np.int64)

@@ -65,7 +65,10 @@ def test_the_resolved_recipe_survives_yaml(recipe_file):
         ("loss.gamma=0.5", "loss.gamma: must be 0 or at least 1: in between the gradient at p = y"),
         ("epochs=0", "epochs: input should be greater than or equal to 1, got 0"),
         ("epochs=many", "epochs: input should be a valid integer"),
-        ("loss.family=lovasz", "loss.family: input should be 'bce', 'focal', 'class_balanced' or 'reduced'"),
+        (
+            "loss.family=lovasz",
+            "loss.family: input should be 'bce', 'focal', 'class_balanced' or 'reduced'",
+        ),
         ("optimizer.lr=.nan", "optimizer.lr:"),
         ("augmentation.horizontal_flip=2", "augmentation.horizontal_flip:"),
         ("backbone={}", "backbone.name: must be given"),
