@@ -48,7 +48,7 @@ def symmetric_lovasz_hinge(
         raise ValueError(
             f"shapes must agree, got {tuple(logits.shape)} and weights {tuple(sizes.shape)}"
         )
-    hinge = (_hinge(logits, is_present, sizes) + _hinge(-logits, ~is_present, sizes)) / 2
+    hinge: Tensor = (_hinge(logits, is_present, sizes) + _hinge(-logits, ~is_present, sizes)) / 2
     if scaling == "none":
         return hinge
     # sqrt(s + e) - sqrt(e) without cancelling.

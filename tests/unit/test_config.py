@@ -26,15 +26,6 @@ def test_every_recipe_gives_the_command_that_runs_it(path):
     assert f"#   dsdi train jobs/recipes/{path.name} --data" in path.read_text()
 
 
-def test_the_papers_recipes_are_the_papers():
-    a01, b02 = (load_recipe(p) for p in RECIPES if p.stem in ("a01", "b02"))
-    for recipe in (a01, b02):
-        assert (recipe.batch_size, recipe.epochs, recipe.loss.gamma) == (28, 40, 2.0)
-    assert (a01.input_px, a01.paper.lrap) == (360, 0.846)
-    assert (b02.input_px, b02.paper.lrap) == (448, 0.854)
-    assert a01.split_seed != b02.split_seed
-
-
 def test_the_default_learning_rate_scales_with_the_batch(recipe_file):
     assert load_recipe(recipe_file).learning_rate == pytest.approx(0.1 * 28 / 256)
     assert load_recipe(recipe_file, ["optimizer.lr=1e-3"]).learning_rate == 0.001
@@ -57,6 +48,34 @@ def test_the_resolved_recipe_survives_yaml(recipe_file):
 
 
 @pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        ("{family: bce}", {}),
+        ("{}", {"gamma": 2.0}),
+        (
+            "{family: class_balanced, beta: 0.99}",
+            {"gamma": 2.0, "beta": 0.99, "class_counts": "table1", "normalized": True},
+        ),
+        (
+            "{family: reduced, gamma: 0}",
+            {"gamma": 0.0, "threshold": 0.5, "variant": "as_printed"},
+        ),
+    ],
+)
+def test_a_family_has_its_own_keys_with_defaults_and_no_others(recipe_file, loss, settings):
+    recipe = load_recipe(recipe_file, [f"loss={loss}"])
+    assert recipe.loss.family_settings == settings
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_a_cyclic_schedule_has_cycles_and_no_other_does(recipe_file):
+    cyclic = load_recipe(recipe_file, ["schedule.name=cyclic", "epochs=12"])
+    assert cyclic.schedule.cycles == 6
+    assert load_recipe(recipe_file).schedule.cycles is None
+    assert Recipe.model_validate(cyclic.model_dump(mode="json")) == cyclic
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("loss.gama=1", "loss.gama: unknown key; did you mean loss.gamma?"),
@@ -69,6 +88,31 @@ def test_the_resolved_recipe_survives_yaml(recipe_file):
             "loss.family=lovasz",
             "loss.family: input should be 'bce', 'focal', 'class_balanced' or 'reduced'",
         ),
+        ("loss.beta=0.9", "loss.beta: only family class_balanced takes it, got 0.9"),
+        ("loss.threshold=0.5", "loss.threshold: only family reduced takes it, got 0.5"),
+        ("loss.class_counts=counted", "loss.class_counts: only family class_balanced takes it"),
+        ("loss.family=bce", "loss.gamma: only families focal, class_balanced, reduced take it"),
+        ("loss={family: class_balanced, beta: 1.0}", "loss.beta: input should be less than 1"),
+        ("loss={family: class_balanced, beta: -0.1}", "loss.beta: input should be greater than"),
+        ("loss={family: reduced, threshold: 1}", "loss.threshold: input should be less than 1"),
+        ("loss={family: reduced, threshold: 0}", "loss.threshold: input should be greater than"),
+        ("loss={family: reduced, gamma: 0.5}", "loss.gamma: must be 0 or at least 1"),
+        ("loss.none_weight=-1", "loss.none_weight: input should be greater than or equal to 0"),
+        ("loss.remove_outliers=-1", "loss.remove_outliers: input should be greater than or"),
+        (
+            "loss.remove_outliers=28",
+            "accumulate: loss.remove_outliers must be less than the 28 images of a micro-batch",
+        ),
+        (
+            "loss.lovasz.wieght=1",
+            "loss.lovasz.wieght: unknown key; did you mean loss.lovasz.weight?",
+        ),
+        ("labels.encoding=mean", "labels.encoding: input should be 'paper', 'per_category' or"),
+        ("schedule.cycles=3", "schedule.cycles: only schedule cyclic takes it, got 3"),
+        ("schedule={name: cyclic, cycles: 7}", "epochs: must be a multiple of schedule.cycles (7)"),
+        ("accumulate=3", "accumulate: must divide batch_size into parts of at least 2 images"),
+        ("accumulate=28", "accumulate: must divide batch_size into parts of at least 2 images"),
+        ("ema_decay=1", "ema_decay: input should be less than 1, got 1"),
         ("optimizer.lr=.nan", "optimizer.lr:"),
         ("augmentation.horizontal_flip=2", "augmentation.horizontal_flip:"),
         ("backbone={}", "backbone.name: must be given"),

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dsdi_ray.method.sampling import assign_splits
-from dsdi_ray.method.soft_labels import encode_soft_labels, majority_labels
+from dsdi_ray.method.soft_labels import (
+    count_labels,
+    encode_per_category,
+    encode_soft_labels,
+    majority_labels,
+)
 from dsdi_ray.storage.image_labels import TextTable
 from dsdi_ray.storage.ladi import read_ladi_answers
 from dsdi_ray.taxonomy import load_taxonomy
@@ -77,6 +82,41 @@ def test_labels_keep_order_and_do_not_depend_on_how_many_answered(counts, factor
 def test_majority_is_more_than_half_of_those_asked():
     counts, asked = np.array([2, 2, 0, 1]), np.array([3, 4, 0, 1])
     assert majority_labels(counts, asked).tolist() == [True, False, False, True]
+
+
+CATEGORIES = ["damage", "water", "damage", "water", "sky"]
+
+
+def test_per_category_a_category_that_more_workers_were_asked_about_outshines_none():
+    counts = [[4, 1, 2, 0, 0], [0, 0, 0, 3, 6]]
+    assert encode_per_category(counts, CATEGORIES).tolist() == [[1, 1, 0.5, 0, 0], [0, 0, 0, 1, 1]]
+
+
+@given(hnp.arrays(np.int64, st.tuples(st.integers(0, 4), st.just(5)), elements=st.integers(0, 9)))
+def test_labels_per_category_equal_a_transcription(counts):
+    soft = encode_per_category(counts, CATEGORIES)
+    assert soft.dtype == np.float32
+    for row, labels in zip(counts.tolist(), soft, strict=True):
+        for i, category in enumerate(CATEGORIES):
+            largest = max(n for n, c in zip(row, CATEGORIES, strict=True) if c == category)
+            assert labels[i] == np.float32(row[i] / largest if largest else 0)
+
+
+@given(COUNTS)
+def test_one_category_alone_gives_the_papers_labels(counts):
+    one = encode_per_category(counts, ["all"] * counts.shape[-1])
+    np.testing.assert_array_equal(one, encode_soft_labels(counts))
+
+
+def test_categories_are_as_many_as_classes():
+    with pytest.raises(ValueError, match=r"must be \[..., 5\] like categories, got \(2, 4\)"):
+        encode_per_category(np.ones((2, 4)), CATEGORIES)
+
+
+def test_a_class_counts_once_for_each_image_that_it_is_present_in():
+    labels = np.array([[1, 0.5, 0.4], [1, 0, 0.6]])
+    assert count_labels(labels).tolist() == [2, 1, 1]
+    assert count_labels(labels, threshold=0.6).tolist() == [2, 0, 1]
 
 
 IDS = st.lists(st.text(min_size=1, max_size=6), unique=True, max_size=60)
