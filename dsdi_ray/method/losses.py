@@ -58,7 +58,7 @@ def class_balanced_focal_loss(
         beta: In [0, 1); the paper's are 0.999 and 0.9999.
         gamma: Focusing exponent, 0 or >= 1.
         normalized: Whether weights are scaled to a mean of 1, as Cui et al. (2019) do. As printed
-            they are not, and beyond n_i = 1 / (1 - beta) all of them are nearly 1 - beta.
+            they are not, and a class of n_i far beyond 1 / (1 - beta) weighs 1 - beta.
 
     Returns:
         Loss in nats, ``[B, C]``, unreduced, float32 at least; Eq. 3 is ``.sum(dim=-1)``.
