@@ -225,10 +225,11 @@ class Recipe(_Section):
             num_images, rest = divmod(info.data["batch_size"], accumulate)
             if rest or num_images < 2:
                 raise ValueError("must divide batch_size into parts of at least 2 images")
-            if info.data["loss"].remove_outliers >= num_images:
+            num_removed = info.data["loss"].remove_outliers
+            if num_removed >= num_images:
                 raise ValueError(
-                    f"loss.remove_outliers must be less than the {num_images} images of a "
-                    "micro-batch"
+                    f"must leave micro-batches of more images ({num_images}) than "
+                    f"loss.remove_outliers removes ({num_removed})"
                 )
         return accumulate
 

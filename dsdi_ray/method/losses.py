@@ -70,7 +70,7 @@ def class_balanced_focal_loss(
     if weights.shape != logits.shape[-1:]:
         raise ValueError(f"class_counts must be of {logits.shape[-1]} classes, got {len(weights)}")
     loss = focal_loss(logits, targets, gamma=gamma)
-    return weights.to(loss) * loss
+    return weights.to(loss, non_blocking=True) * loss
 
 
 def class_balanced_weights(

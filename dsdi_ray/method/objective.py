@@ -62,7 +62,8 @@ class Objective:
             ValueError: If shapes differ, a setting is out of range, or no image would be left.
         """
         losses = self.per_image(logits, targets, is_asked)
-        return losses[kept_images(losses, num_removed=self.remove_outliers)].mean()
+        is_kept = kept_images(losses, num_removed=self.remove_outliers)
+        return torch.where(is_kept, losses, 0).sum() / is_kept.sum()
 
     def per_image(self, logits: Tensor, targets: Tensor, is_asked: Tensor | None = None) -> Tensor:
         """The loss of each image: the sum over classes of Eq. 1, and the Lovasz hinge.
@@ -93,5 +94,6 @@ class Objective:
 
     def _weights(self, per_class: Tensor, is_asked: Tensor | None) -> Tensor:
         weights = torch.ones_like(per_class)
-        weights[:, list(self.none_indices)] = self.none_weight
+        for i in self.none_indices:  # an index list would have to be copied to a GPU
+            weights[:, i] = self.none_weight
         return weights if is_asked is None else torch.where(is_asked, weights, 0)

@@ -101,7 +101,7 @@ def test_a_cyclic_schedule_has_cycles_and_no_other_does(recipe_file):
         ("loss.remove_outliers=-1", "loss.remove_outliers: input should be greater than or"),
         (
             "loss.remove_outliers=28",
-            "accumulate: loss.remove_outliers must be less than the 28 images of a micro-batch",
+            "accumulate: must leave micro-batches of more images (28) than loss.remove_outliers removes (28)",
         ),
         (
             "loss.lovasz.wieght=1",
