@@ -3,6 +3,8 @@
 Shapes: B batch, C classes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -48,11 +50,11 @@ def symmetric_lovasz_hinge(
         raise ValueError(
             f"shapes must agree, got {tuple(logits.shape)} and weights {tuple(sizes.shape)}"
         )
-    hinge: Tensor = (_hinge(logits, is_present, sizes) + _hinge(-logits, ~is_present, sizes)) / 2
+    hinge = (_hinge(logits, is_present, sizes) + _hinge(-logits, ~is_present, sizes)) / 2
     if scaling == "none":
         return hinge
     # sqrt(s + e) - sqrt(e) without cancelling.
-    return hinge / (torch.sqrt(hinge + _SQRT_OFFSET) + _SQRT_OFFSET**0.5)
+    return hinge / (torch.sqrt(hinge + _SQRT_OFFSET) + math.sqrt(_SQRT_OFFSET))
 
 
 def _hinge(logits: Tensor, is_present: Tensor, sizes: Tensor) -> Tensor:
