@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,41 @@ def assign_splits(
             held_back.add(unit)
             num_held_back += sizes[unit]
     return np.fromiter((u in held_back for u in units), dtype=np.bool_, count=len(units))
+
+
+def join_groups(
+    image_ids: Sequence[str],
+    groups: Sequence[str | None],
+    duplicates: Iterable[Sequence[int]],
+) -> list[str | None]:
+    """Make one group of groups that share a picture, so that no picture is on both sides.
+
+    Args:
+        image_ids: Names, ``[N]``.
+        groups: Group of each image, ``[N]``; None for an image by itself.
+        duplicates: Places of images that are the same picture.
+
+    Returns:
+        Groups, ``[N]``, each called after the first of its groups or else its images; None for an
+        image by itself.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(unit: tuple[str, str]) -> tuple[str, str]:
+        while (above := parent.get(unit, unit)) != unit:
+            unit = above
+        return unit
+
+    units = [
+        ("image", image_id) if group is None else ("group", group)
+        for image_id, group in zip(image_ids, groups, strict=True)
+    ]
+    for places in duplicates:
+        roots = sorted({root(units[place]) for place in places})
+        parent |= dict.fromkeys(roots[1:], roots[0])
+    joined = [root(unit) for unit in units]
+    sizes = Counter(joined)
+    return [None if kind == "image" and sizes[kind, name] == 1 else name for kind, name in joined]
 
 
 def _digest(seed: int, kind: str, name: str) -> bytes:

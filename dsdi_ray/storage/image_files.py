@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dsdi_ray.errors import DataError
-from dsdi_ray.storage.manifest import IMAGE_SUFFIXES
+from dsdi_ray.storage.media_files import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,17 @@ def find_image_files(folder: Path) -> list[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         relative = Path(parent).relative_to(folder)
-        found += [
-            (relative / name).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
+        found += [(relative / name).as_posix() for name in files if is_image_name(name)]
     if not found:
         raise DataError(f"images {folder}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found)
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a path with ``/`` is that of an image; hidden files and folders are not."""
+    parts = PurePosixPath(path)
+    is_hidden = any(part.startswith(".") for part in parts.parts)
+    return parts.suffix.lower() in IMAGE_SUFFIXES and not is_hidden
 
 
 def match_images(image_ids: Sequence[str], files: Sequence[str]) -> MatchedImages:

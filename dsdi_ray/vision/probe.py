@@ -111,13 +111,18 @@ def _location(tags: Mapping[str, str]) -> tuple[float | None, float | None]:
 
 def _probe_image(path: str) -> ProbeResult:
     with Image.open(path) as image:
-        facts = ProbeResult(
-            width=image.width, height=image.height, codec=(image.format or "").lower() or None
-        )
-        try:
-            return _with_exif(facts, image)
-        except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
-            return facts  # damaged EXIF; the picture may be whole
+        return image_facts(image)
+
+
+def image_facts(image: Image.Image) -> ProbeResult:
+    """Facts of an image that is open; what damaged EXIF does not say is None."""
+    facts = ProbeResult(
+        width=image.width, height=image.height, codec=(image.format or "").lower() or None
+    )
+    try:
+        return _with_exif(facts, image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return facts  # the picture may be whole
 
 
 def _with_exif(facts: ProbeResult, image: Image.Image) -> ProbeResult:

@@ -3,15 +3,18 @@
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.failures import short_reason
+from dsdi_ray.vision.probe import image_facts
 
 _JPEG_QUALITY = 90
+# A JPEG decoded at a fraction of its size is kept this much larger than what is stored: nearer, the
+# inverse DCT's box shows (38 dB to the plain way at 1.0, 43 dB from here on).
+_DRAFT_MARGIN = 1.25
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,28 +34,34 @@ class ShrunkImage:
         jpeg: The file's bytes.
         width: In pixels.
         height: In pixels.
+        capture_time: ISO 8601, None where the source does not say.
+        latitude: Degrees north.
+        longitude: Degrees east.
     """
 
     jpeg: bytes
     width: int
     height: int
+    capture_time: str | None
+    latitude: float | None
+    longitude: float | None
 
 
-def shrink_to_jpeg(path: Path, *, short_side_px: int) -> ShrunkImage:
+def shrink_to_jpeg(content: bytes, *, short_side_px: int) -> ShrunkImage:
     """Decode an image, turn it upright and shrink it; small ones are never enlarged.
 
-    A JPEG is decoded at a fraction of its size, as far as the result allows: a 24-megapixel one in
-    about a fifth of the time. A JPEG that is upright and small enough is kept byte by byte.
+    A large JPEG is decoded at a half, a quarter or an eighth of its size by way of its DCT (Pillow's
+    ``draft``): reading its Huffman codes is then most of the work. On photographs the result is
+    within 40 dB of decoding it whole. A JPEG that is upright and small enough is kept byte by byte.
 
     Args:
-        path: An image of any format that Pillow reads.
+        content: A file of any format that Pillow reads.
         short_side_px: Length of the shorter side of what is larger.
 
     Raises:
         DecodeError: If it cannot be read whole.
     """
     try:
-        content = path.read_bytes()
         if not content:
             raise DecodeError("the file is empty (0 bytes)")
         with warnings.catch_warnings():
@@ -66,13 +75,15 @@ def shrink_to_jpeg(path: Path, *, short_side_px: int) -> ShrunkImage:
 
 
 def _shrink(image: Image.Image, content: bytes, short_side_px: int) -> ShrunkImage:
+    facts = image_facts(image)
+    taken = (facts.capture_time, facts.latitude, facts.longitude)
     orientation = _orientation(image)
     scale = min(1.0, short_side_px / min(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     if image.format == "JPEG" and image.mode in {"RGB", "L"} and scale == 1 and orientation == 1:
         image.load()
-        return ShrunkImage(content, image.width, image.height)
-    image.draft("RGB", size)
+        return ShrunkImage(content, image.width, image.height, *taken)
+    image.draft("RGB", (round(size[0] * _DRAFT_MARGIN), round(size[1] * _DRAFT_MARGIN)))
     small = _as_rgb(image)
     if small.size != size:
         small = small.resize(size, Image.Resampling.LANCZOS)
@@ -80,7 +91,7 @@ def _shrink(image: Image.Image, content: bytes, short_side_px: int) -> ShrunkIma
         small = small.transpose(_UPRIGHT[orientation])
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return ShrunkImage(buffer.getvalue(), small.width, small.height)
+    return ShrunkImage(buffer.getvalue(), small.width, small.height, *taken)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
