@@ -113,7 +113,10 @@ def run(
 
         _step("2/7 Crowd answers -> soft labels (dsdi prepare)")
         prepared = prepare_set(
-            archive.answers_tsv, images=archive.images_dir, out=out / "prepared", taxonomy=taxonomy
+            archive.answers_tsv,
+            images=[archive.images_dir],
+            out=out / "prepared",
+            taxonomy=taxonomy,
         )
 
         _step("3/7 Train the members (dsdi train)")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, results, store, training
+from dsdi_ray.cli import archive, demo, prepare, results, store, training
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -31,6 +31,7 @@ app = typer.Typer(
         "--strict) or a store has problems (store verify)."
     ),
 )
+prepare.register(app)
 training.register(app)
 archive.register(app)
 results.register(app)

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdi_ray.cli.output import AddressOption, JsonOption, print_facts, print_json, print_table
+from dsdi_ray.cli.output import (
+    AddressOption,
+    JsonOption,
+    duration,
+    print_facts,
+    print_json,
+    print_table,
+)
 from dsdi_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -197,7 +204,7 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
             "(clip, member) pairs": f"{summary.num_pairs_present:,} in the store, "
             f"{summary.num_pairs_missing:,} missing",
             "footage to score": f"{summary.footage_hours:.3f} h",
-            "estimated time": _duration(summary.estimated_seconds),
+            "estimated time": duration(summary.estimated_seconds),
             "clips decoded now": None if summary.dry_run else summary.num_clips_scored,
             "frames scored now": None if summary.dry_run else summary.num_frames,
             "decoders": decoders or None,
@@ -213,16 +220,6 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
     )
     for reason, count in sorted(summary.reasons.items(), key=lambda item: -item[1]):
         typer.echo(f"    failed {count:>5}  {reason}")
-
-
-def _duration(seconds: float | None) -> str | None:
-    """Hours and minutes of an estimate, which is no better than that."""
-    if seconds is None:
-        return None
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def outcomes(

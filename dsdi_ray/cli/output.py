@@ -47,6 +47,16 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     Console(highlight=False, width=None).print(table)
 
 
+def duration(seconds: float | None) -> str | None:
+    """Hours and minutes of an estimate, which is no better than that."""
+    if seconds is None:
+        return None
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _as_text(value: object) -> str:
     if value is None:
         return "-"

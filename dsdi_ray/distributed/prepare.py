@@ -1,44 +1,38 @@
 """Make a prepared set: crowd answers and photographs in, soft labels and small JPEGs out.
 
-The chain is ``rows (image, labels, split) -> read, turn upright and shrink -> Parquet``. Pixels go
-from a task straight to its file; the driver sees one small outcome per image.
+A part of the images whose outcomes are written is done: the same command goes on after it, whoever
+was killed.
 """
 
-import hashlib
-import shutil
 import time
-import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.data import Dataset
-from ray.util.annotations import RayDeprecationWarning
+import pyarrow.compute as pc
 
-from dsdi_ray.errors import DecodeError
+from dsdi_ray.distributed.prepare_tasks import (
+    blocks_to_do,
+    build_prepare_dataset,
+    images_per_second,
+)
+from dsdi_ray.errors import DataError, StoreError
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.prepare_plan import PreparePlan, PrepareSettings, plan_preparation
-from dsdi_ray.storage.prepared import (
-    TRAIN,
-    VALIDATION,
-    PreparedSet,
+from dsdi_ray.storage.prepared import TRAIN, VALIDATION, PreparedSet
+from dsdi_ray.storage.prepared_files import (
+    MISSING,
+    STORED,
+    UNFETCHED,
+    UNREADABLE,
+    PartialSet,
     complete_set,
-    prepared_schema,
-    publish_set,
-    write_shard,
 )
 from dsdi_ray.storage.prepared_report import describe_set
 from dsdi_ray.taxonomy import Taxonomy
-from dsdi_ray.vision.probe import probe
-from dsdi_ray.vision.shrink import shrink_to_jpeg
-
-_IMAGES_PER_FILE = 128  # some 10 MB; fixed, so that the files do not depend on the cluster
-_OUTCOME_SCHEMA = pa.schema(
-    [("image_id", pa.string()), ("sha256", pa.string()), ("reason", pa.string())]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,43 +40,50 @@ class PrepareSummary:
     """What a preparation came to.
 
     Attributes:
-        num_images: Images in the set.
+        num_labelled: Images that the label file has usable labels of.
+        num_images: Images in the set, or found for it where that is all that was asked.
         num_train: Of these, to train on.
         num_validation: Held back.
         num_missing: Labelled images without a file.
         num_unreadable: Images whose file does not decode.
+        num_done_before: Images that an earlier run had dealt with.
         num_bad_rows: Rows of the label file that could not be used.
         unknown_strings: Answers that mean no class, by how often they came.
         seconds: Wall clock.
+        estimated_seconds: What the rest is expected to take, None where nothing was tried.
         out: The set's folder.
-        prepared_id: The set's identity, see :class:`PreparedSet`.
+        prepared_id: The set's identity, see :class:`PreparedSet`; None without a set.
         reused: True if the set was complete and nothing was done.
+        dry_run: True if nothing was to be done.
     """
 
+    num_labelled: int
     num_images: int
-    num_train: int
-    num_validation: int
+    num_train: int | None
+    num_validation: int | None
     num_missing: int
     num_unreadable: int
+    num_done_before: int
     num_bad_rows: int
     unknown_strings: Mapping[str, int]
     seconds: float
+    estimated_seconds: float | None
     out: Path
-    prepared_id: str
+    prepared_id: str | None
     reused: bool
+    dry_run: bool
 
 
 def prepare_set(
     answers: Path,
     *,
-    images: Path,
+    images: Sequence[str | Path],
     out: Path,
     taxonomy: Taxonomy,
-    short_side_px: int = 512,
-    validation_fraction: float = 0.2,
-    split_seed: int = 0,
-    split_by: str | None = None,
+    settings: PrepareSettings | None = None,
+    metadata: Path | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> PrepareSummary:
     """Write a prepared set; one that is complete for the same inputs and settings is kept.
 
@@ -91,116 +92,124 @@ def prepare_set(
 
     Args:
         answers: LADI v1's answers or a wide table, see :mod:`dsdi_ray.storage.ladi`.
-        images: Folder of the images, searched whole.
+        images: Folders, tars, or URIs of these, see
+            :func:`dsdi_ray.storage.image_sources.locate_images`.
         out: Folder of the set; on a cluster, one that every node shares.
         taxonomy: Which classes answers are read as.
-        short_side_px: Larger images are shrunk to this short side; none is enlarged.
-        validation_fraction: Part of the images to hold back, unless the label file says which.
-        split_seed: Which images are held back.
-        split_by: ``image``; ``group`` to keep events (or folders, where the label file names no
-            events) together; None takes groups where the label file names them.
+        settings: How the set is made.
+        metadata: LADI's table of images, see :mod:`dsdi_ray.storage.ladi_metadata`.
         overwrite: Whether another prepared set at ``out`` is replaced.
+        dry_run: Only say what would be done, and try a few images to say how long it would take.
 
     Raises:
         ConfigError: If a setting is out of range.
         DataError: If nothing usable is there, or something else is at ``out``.
+        StoreError: If images could not be had now; the same call goes on from there.
     """
     started = time.monotonic()
-    out, images = out.resolve(), images.resolve()
-    settings = PrepareSettings(
-        short_side_px=short_side_px,
-        validation_fraction=validation_fraction,
-        split_seed=split_seed,
-        split_by=split_by,
+    out = out.resolve()
+    plan = plan_preparation(
+        answers,
+        images=images,
+        taxonomy=taxonomy,
+        settings=settings or PrepareSettings(),
+        metadata=metadata,
     )
-    plan = plan_preparation(answers, images=images, taxonomy=taxonomy, settings=settings)
+    summarize = partial(_summary, plan, started=started)
     existing = complete_set(out, inputs_id=plan.inputs_id, overwrite=overwrite)
     if existing is not None:
-        return _summary(existing, started, reused=True)
-    folder = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+        return summarize(existing, num_done_before=existing.num_images, reused=True)
+    parts = PartialSet.of(out, plan.inputs_id)
+    done = parts.outcomes()
+    if dry_run:
+        return _dry_summary(plan, done, out, started=started)
+    parts.begin(out)
+    outcomes = _store_rest(plan, parts, done)
     try:
-        spec, report = describe_set(plan, _run(plan, folder=folder))
-        prepared = publish_set(folder, out, spec=spec, report=report)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return _summary(prepared, started, reused=False)
+        labels, spec, report = describe_set(plan, outcomes)
+    except DataError:
+        parts.remove()
+        raise
+    prepared = parts.publish(out, labels=labels, spec=spec, report=report)
+    return summarize(prepared, num_done_before=len(done), reused=False)
 
 
-def build_prepare_dataset(rows: pa.Table, *, folder: Path, short_side_px: int) -> Dataset:
-    """The pipeline: labelled image files in, outcomes out; the images land in ``folder``.
+def _store_rest(plan: PreparePlan, parts: PartialSet, done: pa.Table) -> pa.Table:
+    """Store what is not done yet; outcomes of all rows, in order.
 
-    Args:
-        rows: Columns row, image_id, path, soft_label, answer_counts, num_asked, split, group.
-        folder: Where the image files are written.
-        short_side_px: Short side of a stored image.
+    Raises:
+        StoreError: If some could not be had.
     """
-    starts = range(0, len(rows), _IMAGES_PER_FILE)
-    dataset = ray.data.from_arrow([rows.slice(i, _IMAGES_PER_FILE) for i in starts])
-    with warnings.catch_warnings():
-        # Ray has no other way to cap the retries of a task, whose default is without end.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return dataset.map_batches(
-            store_images,
-            fn_kwargs={"folder": folder, "short_side_px": short_side_px},
-            batch_size=None,
-            batch_format="pyarrow",
-            max_retries=3,
+    outcomes = [done]
+    blocks = blocks_to_do(plan.rows, done)
+    with progress_bar(
+        total=len(plan.rows), initial=len(done), description="Preparing", unit="image"
+    ) as bar:
+        if blocks:
+            dataset = build_prepare_dataset(blocks, folder=parts.folder, settings=plan.settings)
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                outcomes.append(batch)
+                bar.update(len(batch))
+    table = pa.concat_tables(outcomes)
+    unfetched = table.filter(pc.equal(table["status"], UNFETCHED))
+    if len(unfetched):
+        raise StoreError(
+            f"{len(unfetched)} of {len(table)} images could not be had, such as "
+            f"{unfetched['image_id'][0]} ({unfetched['reason'][0]}); what is done "
+            "stays, and the same command goes on from there"
         )
+    return table.sort_by("image_id")
 
 
-def store_images(batch: pa.Table, *, folder: Path, short_side_px: int) -> pa.Table:
-    """Shrink a part of the images and write them to one file, named by its first row.
-
-    Returns:
-        Image id and hash of the stored bytes, or the reason why there are none.
-    """
-    stored, outcomes = [], []
-    for row in batch.to_pylist():
-        try:
-            image = shrink_to_jpeg(Path(row["path"]), short_side_px=short_side_px)
-            facts = probe(row["path"], "image")
-        except Exception as problem:
-            reason = str(problem) if isinstance(problem, DecodeError) else repr(problem)
-            outcomes.append({"image_id": row["image_id"], "reason": reason})
-            continue
-        taken = {key: getattr(facts, key) for key in ("capture_time", "latitude", "longitude")}
-        stored.append({**row, **vars(image), **taken})
-        sha256 = hashlib.sha256(image.jpeg).hexdigest()
-        outcomes.append({"image_id": row["image_id"], "sha256": sha256})
-    schema = prepared_schema(batch.schema.field("soft_label").type.list_size)
-    if stored:
-        write_shard(stored, schema, folder / f"images-{batch['row'][0].as_py():08d}.parquet")
-    return pa.Table.from_pylist(outcomes, schema=_OUTCOME_SCHEMA)
-
-
-def _run(plan: PreparePlan, *, folder: Path) -> list[dict[str, Any]]:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    dataset = build_prepare_dataset(
-        plan.rows, folder=folder, short_side_px=plan.settings.short_side_px
-    )
-    outcomes: list[dict[str, Any]] = []
-    with progress_bar(total=len(plan.rows), description="Preparing", unit="image") as bar:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            outcomes += batch.to_pylist()
-            bar.update(len(batch))
-    return sorted(outcomes, key=lambda outcome: outcome["image_id"])
-
-
-def _summary(prepared: PreparedSet, started: float, *, reused: bool) -> PrepareSummary:
+def _summary(
+    plan: PreparePlan,
+    prepared: PreparedSet,
+    *,
+    started: float,
+    num_done_before: int,
+    reused: bool,
+) -> PrepareSummary:
     return PrepareSummary(
+        num_labelled=len(plan.labels),
         num_images=prepared.num_images,
         num_train=prepared.counts[TRAIN],
         num_validation=prepared.counts[VALIDATION],
         num_missing=prepared.counts["missing"],
         num_unreadable=prepared.counts["unreadable"],
+        num_done_before=num_done_before,
         num_bad_rows=prepared.counts["bad_rows"],
-        unknown_strings=prepared.report["unknown_strings"],
+        unknown_strings=plan.labels.unknown_strings,
         seconds=time.monotonic() - started,
+        estimated_seconds=None,
         out=prepared.path,
         prepared_id=prepared.prepared_id,
         reused=reused,
+        dry_run=False,
+    )
+
+
+def _dry_summary(plan: PreparePlan, done: pa.Table, out: Path, *, started: float) -> PrepareSummary:
+    by_status = Counter(done["status"].to_pylist())
+    blocks = blocks_to_do(plan.rows, done)
+    num_left = sum(map(len, blocks))
+    estimated_seconds = 0.0
+    if blocks:
+        rate = images_per_second(blocks, settings=plan.settings)
+        estimated_seconds = num_left / rate
+    return PrepareSummary(
+        num_labelled=len(plan.labels),
+        num_images=by_status[STORED] + num_left,
+        num_train=None,
+        num_validation=None,
+        num_missing=len(plan.located.missing) + by_status[MISSING],
+        num_unreadable=by_status[UNREADABLE],
+        num_done_before=len(done),
+        num_bad_rows=len(plan.labels.bad_rows),
+        unknown_strings=plan.labels.unknown_strings,
+        seconds=time.monotonic() - started,
+        estimated_seconds=estimated_seconds,
+        out=out,
+        prepared_id=None,
+        reused=False,
+        dry_run=True,
     )

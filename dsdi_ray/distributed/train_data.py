@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.errors import DataError
-from dsdi_ray.method.sampling import assign_splits
 from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
 from dsdi_ray.vision.transforms import decode_square, to_channels_first
 
@@ -65,7 +64,7 @@ def load_pictures(
     if recipe.split_seed is None:
         is_validation = np.array(table["split"].to_pylist()) == VALIDATION
     else:
-        is_validation = assign_splits(table["image_id"].to_pylist(), seed=recipe.split_seed)
+        is_validation = prepared.split_again(recipe.split_seed)
     num_train = int((~is_validation).sum())
     if num_train < 2:
         raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")

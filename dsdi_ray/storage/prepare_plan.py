@@ -1,20 +1,23 @@
-"""What preparing a set has to do: the labelled images that have a file, and their split."""
+"""What preparing a set has to do: the labelled images that have a file, and where it is."""
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from dsdi_ray.errors import ConfigError, DataError
-from dsdi_ray.method.sampling import assign_splits
-from dsdi_ray.storage.image_files import MatchedImages, find_image_files, match_images
 from dsdi_ray.storage.image_labels import ImageLabels
+from dsdi_ray.storage.image_sources import ImageFile, LocatedImages, locate_images
 from dsdi_ray.storage.ladi import read_answers
-from dsdi_ray.storage.prepared import TRAIN, VALIDATION, vectors_column
+from dsdi_ray.storage.ladi_metadata import ImageMetadata, read_metadata
+from dsdi_ray.storage.split_units import split_units
 from dsdi_ray.taxonomy import Taxonomy
+
+SPLITS = ("random", "event", "flight", "folder", "given")
+_MAX_GAP_MINUTES = 30.0  # of a flight; an aircraft that refuels is on the ground for longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +28,18 @@ class PrepareSettings:
         short_side_px: Larger images are shrunk to this short side.
         validation_fraction: Part of the images to hold back.
         split_seed: Which ones.
-        split_by: ``image``; ``group`` to keep events or flights together (folders, where the label
-            file names no groups); None takes groups where the label file names them.
+        split: What is held back as one: ``random`` (an image), ``event``, ``flight`` or ``folder``,
+            see :func:`dsdi_ray.storage.split_units.split_units`; ``given``: what the label file
+            says. None takes ``given`` where the label file has splits, ``event`` where it has
+            groups, else ``random``.
+        max_gap_minutes: A longer pause between two images begins a new flight.
     """
 
     short_side_px: int = 512
     validation_fraction: float = 0.2
     split_seed: int = 0
-    split_by: str | None = None
+    split: str | None = None
+    max_gap_minutes: float = _MAX_GAP_MINUTES
 
     def __post_init__(self) -> None:
         if self.short_side_px < 32:
@@ -41,8 +48,10 @@ class PrepareSettings:
             raise ConfigError(
                 f"validation_fraction must be in [0, 1), got {self.validation_fraction}"
             )
-        if self.split_by not in {None, "image", "group"}:
-            raise ConfigError(f"split_by must be image or group, got {self.split_by!r}")
+        if self.split is not None and self.split not in SPLITS:
+            raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if not self.max_gap_minutes > 0:
+            raise ConfigError(f"max_gap_minutes must be above 0, got {self.max_gap_minutes}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,101 +60,98 @@ class PreparePlan:
 
     Attributes:
         taxonomy: Of the labels.
-        settings: With ``split_by`` decided.
+        settings: With ``split`` decided.
         labels: All that the label file says.
-        matched: Which image is which file.
-        rows: An image to store each, ascending by id: row, image_id, path, soft_label,
-            answer_counts, num_asked, split, group.
-        inputs_id: Hash of all that the set depends on; of image files, size and time of change.
+        metadata: What is known of images beside their labels, by image id; None if not given.
+        located: Which image is where.
+        rows: An image to store each, ascending by id: row, image_id, uri, start, stop.
+        inputs_id: Hash of all that the set depends on; of local image files, size and time of
+            change, of remote ones the address.
     """
 
     taxonomy: Taxonomy
     settings: PrepareSettings
     labels: ImageLabels
-    matched: MatchedImages
+    metadata: Mapping[str, ImageMetadata] | None
+    located: LocatedImages
     rows: pa.Table
     inputs_id: str
 
+    def path_of(self, image_id: str) -> str:
+        """Path of an image, also where labels name it by its uuid alone."""
+        known = (self.metadata or {}).get(image_id)
+        return image_id if known is None else known.path
+
 
 def plan_preparation(
-    answers: Path, *, images: Path, taxonomy: Taxonomy, settings: PrepareSettings
+    answers: Path,
+    *,
+    images: Sequence[str | Path],
+    taxonomy: Taxonomy,
+    settings: PrepareSettings,
+    metadata: Path | None = None,
 ) -> PreparePlan:
-    """Read labels, find their images and draw the split.
-
-    The split is drawn of the images that have a file; an image that turns out not to decode
-    leaves the others where they are.
+    """Read labels and find their images.
 
     Raises:
         DataError: If there is no usable label, or not one of the images.
     """
     labels = read_answers(answers, taxonomy)
-    if settings.split_by is None:
-        settings = replace(settings, split_by="image" if labels.groups is None else "group")
-    matched = match_images(labels.image_ids, find_image_files(images))
-    if not matched.files:
+    known = None if metadata is None else read_metadata(metadata, labels.image_ids)
+    paths = {i: known[i].path if known and i in known else i for i in labels.image_ids}
+    located = locate_images(paths, images)
+    if not located.files:
         raise DataError(
-            f"images {images}: none of the {len(labels)} labelled images is there, "
-            f"such as {labels.image_ids[0]}"
+            f"images {', '.join(map(str, images))}: none of the {len(labels)} labelled images is "
+            f"there, such as {labels.image_ids[0]}"
         )
+    settings = replace(settings, split=settings.split or _default_split(labels))
+    if settings.split == "given" and not any(labels.splits):
+        raise DataError(f"answers {answers}: split given: there is no column split")
+    _check_units(settings, labels, [paths[image_id] for image_id in located.files])
+    inputs = [
+        hashlib.sha256(answers.read_bytes()).hexdigest(),
+        None if metadata is None else hashlib.sha256(metadata.read_bytes()).hexdigest(),
+        taxonomy.to_dict(),
+        vars(settings),
+        [(image_id, *file.stamp) for image_id, file in located.files.items()],
+        dict(located.missing),
+    ]
     return PreparePlan(
         taxonomy=taxonomy,
         settings=settings,
         labels=labels,
-        matched=matched,
-        rows=_labelled_rows(labels, matched, images, settings),
-        inputs_id=_inputs_id(answers, images, matched, taxonomy, settings),
+        metadata=known,
+        located=located,
+        rows=_rows(located.files),
+        inputs_id=hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24],
     )
 
 
-def _labelled_rows(
-    labels: ImageLabels, matched: MatchedImages, images: Path, settings: PrepareSettings
-) -> pa.Table:
-    places = np.array([i for i, name in enumerate(labels.image_ids) if name in matched.files])
-    image_ids = [labels.image_ids[i] for i in places]
-    groups = [(labels.groups or labels.folders)[i] for i in places]
-    given = [labels.splits[i] for i in places]
-    free = [i for i, split in enumerate(given) if split is None]
-    is_validation = assign_splits(
-        [image_ids[i] for i in free],
-        validation_fraction=settings.validation_fraction,
-        seed=settings.split_seed,
-        groups=[groups[i] for i in free] if settings.split_by == "group" else None,
-    )
-    drawn = {i: VALIDATION if held else TRAIN for i, held in zip(free, is_validation, strict=True)}
+def _rows(files: Mapping[str, ImageFile]) -> pa.Table:
     return pa.table(
         {
-            "row": pa.array(range(len(image_ids)), pa.int64()),
-            "image_id": pa.array(image_ids, pa.string()),
-            "path": pa.array([str(images / matched.files[i]) for i in image_ids], pa.string()),
-            "soft_label": vectors_column(labels.soft_labels[places], pa.float32()),
-            "answer_counts": vectors_column(labels.answer_counts[places], pa.int32()),
-            "num_asked": vectors_column(labels.num_asked[places], pa.int32()),
-            "split": pa.array([s or drawn[i] for i, s in enumerate(given)], pa.string()),
-            "group": pa.array(groups, pa.string()),
+            "row": pa.array(range(len(files)), pa.int64()),
+            "image_id": pa.array(list(files), pa.string()),
+            "uri": pa.array([f.uri for f in files.values()], pa.string()),
+            "start": pa.array([f.start for f in files.values()], pa.int64()),
+            "stop": pa.array([f.stop for f in files.values()], pa.int64()),
         }
     )
 
 
-def _inputs_id(
-    answers: Path,
-    images: Path,
-    matched: MatchedImages,
-    taxonomy: Taxonomy,
-    settings: PrepareSettings,
-) -> str:
-    content = [
-        hashlib.sha256(answers.read_bytes()).hexdigest(),
-        taxonomy.to_dict(),
-        vars(settings),
-        [(image_id, *_stamp(images / file)) for image_id, file in matched.files.items()],
-        dict(matched.missing),
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+def _check_units(settings: PrepareSettings, labels: ImageLabels, paths: Sequence[str]) -> None:
+    """Refuse now what could not be split once all images are there."""
+    split_units(
+        str(settings.split),
+        paths=paths,
+        given_groups=None if labels.groups is None else [None] * len(paths),
+        capture_times=[None] * len(paths),
+        max_gap_minutes=settings.max_gap_minutes,
+    )
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        facts = file.stat()
-    except OSError:  # a dangling link; that it cannot be read will be said of this image alone
-        return -1, -1
-    return facts.st_size, facts.st_mtime_ns
+def _default_split(labels: ImageLabels) -> str:
+    if any(labels.splits):
+        return "given"
+    return "random" if labels.groups is None else "event"

@@ -151,7 +151,7 @@ class PreparedSet:
         if split not in {None, TRAIN, VALIDATION}:
             raise DataError(f"split must be {TRAIN} or {VALIDATION}, got {split!r}")
         try:
-            table = pq.read_table(self.path / LABELS_FILE)
+            table = pq.read_table(self.path / LABELS_FILE, partitioning=None)
             pictures = [name for name in names if name in {"jpeg", "width", "height"}]
             if pictures:
                 table = _joined(table, self._read_images(pictures))

@@ -4,14 +4,14 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from dsdi_ray.storage.prepared import (
     PreparedSet,
-    prepared_schema,
-    publish_set,
-    write_shard,
+    labels_schema,
 )
+from dsdi_ray.storage.prepared_files import publish_set, write_images
 from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
 
 COLOURS = Taxonomy(
@@ -47,12 +47,14 @@ def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> Pre
                 "answer_counts": present.astype(np.int32).tolist(),
                 "num_asked": [1] * 3,
                 "split": "validation" if i % 4 == 0 else "train",
+                "is_pseudo": False,
             }
         )
     num_validation = sum(row["split"] == "validation" for row in rows)
     folder = out.with_name(f".{out.name}.tmp")
     folder.mkdir(parents=True)
-    write_shard(rows, prepared_schema(3), folder / "images-00000.parquet")
+    write_images(rows, folder / "images-00000.parquet")
+    labels = pa.Table.from_pylist(rows, schema=labels_schema(3))
     spec = {
         "taxonomy": COLOURS.to_dict(),
         "prepared_id": f"colours-{num_images}-{seed}",
@@ -65,4 +67,4 @@ def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> Pre
             "validation": num_validation,
         },
     }
-    return publish_set(folder, out, spec=spec, report={})
+    return publish_set(folder, out, labels=labels, spec=spec, report={})

@@ -1,27 +1,27 @@
-"""The folder of a prepared set, and the small JPEGs in it."""
-
-import hashlib
-import io
+"""The folder of a prepared set."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from PIL import Image
 
-from dsdi_ray.errors import DataError, DecodeError, UserError
+from dsdi_ray.errors import DataError, UserError
 from dsdi_ray.storage.prepared import (
     PreparedSet,
+    labels_matrix,
+    labels_schema,
+    prepared_schema,
+    vectors_column,
+)
+from dsdi_ray.storage.prepared_files import (
+    OUTCOME_SCHEMA,
+    PartialSet,
     complete_set,
     content_hash,
-    labels_matrix,
-    prepared_schema,
     publish_set,
-    vectors_column,
-    write_shard,
+    write_images,
 )
 from dsdi_ray.taxonomy import taxonomy_from_dict
-from dsdi_ray.vision.shrink import shrink_to_jpeg
 
 TAXONOMY = taxonomy_from_dict({"name": "two", "classes": ["a", "b"]})
 
@@ -39,12 +39,14 @@ def write_set(out, *, num_images=5, inputs_id="i"):
             "answer_counts": [4, i],
             "num_asked": [5, 3 * (i % 2)],
             "split": "validation" if i == 1 else "train",
+            "group": None if i == 0 else f"flight {i // 2}",
+            "is_pseudo": i == 4,
         }
         for i in range(num_images)
     ]
     for start in range(0, num_images, 2):
         file = folder / f"images-{start:08d}.parquet"
-        write_shard(rows[start : start + 2], prepared_schema(2), file)
+        write_images(rows[start : start + 2], file)
     counts = {"images": num_images, "train": num_images - 1, "validation": 1}
     spec = {
         "prepared_id": "p",
@@ -54,7 +56,8 @@ def write_set(out, *, num_images=5, inputs_id="i"):
         "counts": counts,
         "taxonomy": TAXONOMY.to_dict(),
     }
-    return publish_set(folder, out, spec=spec, report={"missing": 0})
+    labels = pa.Table.from_pylist(rows, schema=labels_schema(2))
+    return publish_set(folder, out, labels=labels, spec=spec, report={"missing": 0})
 
 
 def test_a_set_is_read_in_the_order_of_image_ids(tmp_path):
@@ -127,16 +130,58 @@ def test_a_changed_description_is_refused(tmp_path, change, message):
         PreparedSet.open(tmp_path / "set")
 
 
+@pytest.mark.parametrize("name", ["images-00000002.parquet", "labels.parquet"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_a_lost_or_damaged_image_file_is_noticed(tmp_path, damage):
+def test_a_lost_or_damaged_file_is_noticed(tmp_path, damage, name):
     prepared = write_set(tmp_path / "set")
-    file = prepared.path / "images-00000002.parquet"
+    file = prepared.path / name
     content = file.read_bytes()
     file.unlink()
     if damage == "cut":
         file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="has 3 rows" if damage == "gone" else "cannot be read"):
+    with pytest.raises(DataError, match="a file cannot be read"):
         prepared.read()
+
+
+def test_another_split_keeps_groups_together_and_pseudo_labels_in_training(tmp_path):
+    prepared = write_set(tmp_path / "set", num_images=5)
+    held_back = [prepared.split_again(seed) for seed in range(20)]
+    assert len({tuple(held) for held in held_back}) > 1
+    assert all(held[2] == held[3] for held in held_back)
+    assert not any(held[4] for held in held_back)
+
+
+class TestPartsOfASet:
+    def write(self, parts, first_row, *names):
+        rows = [{"image_id": n, "jpeg": n.encode(), "width": 1, "height": 1} for n in names]
+        outcomes = [{"image_id": n, "status": "stored"} for n in names]
+        parts.write_part(first_row, rows, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA))
+
+    def test_only_parts_with_outcomes_are_done(self, tmp_path):
+        parts = PartialSet.of(tmp_path / "set", "inputs")
+        assert len(parts.outcomes()) == 0
+        parts.begin(tmp_path / "set")
+        self.write(parts, 2, "c")
+        self.write(parts, 0, "a", "b")
+        (parts.folder / "images-00000004.parquet").write_bytes(b"half")
+        (parts.folder / ".outcomes-00000004.parquet.1.tmp").write_bytes(b"half")
+        assert parts.outcomes()["image_id"].to_pylist() == ["a", "b", "c"]
+
+    def test_parts_of_other_inputs_are_removed(self, tmp_path):
+        out = tmp_path / "set"
+        for inputs_id in ("first", "second"):
+            PartialSet.of(out, inputs_id).begin(out)
+        assert [p.name for p in tmp_path.iterdir()] == [".set.second.partial"]
+
+    def test_a_part_without_any_image_is_done_too(self, tmp_path):
+        parts = PartialSet.of(tmp_path / "set", "inputs")
+        parts.begin(tmp_path / "set")
+        table = pa.Table.from_pylist(
+            [{"image_id": "a", "status": "missing", "reason": "gone"}], schema=OUTCOME_SCHEMA
+        )
+        parts.write_part(0, [], table)
+        assert parts.outcomes()["reason"].to_pylist() == ["gone"]
+        assert [p.name for p in parts.folder.iterdir()] == ["outcomes-00000000.parquet"]
 
 
 class TestPlaceOfASet:
@@ -176,115 +221,22 @@ def test_the_id_follows_every_part_that_a_network_learns_from():
             "soft_label": vectors_column(np.array([[0, 1.0]]), pa.float32()),
             "answer_counts": vectors_column(np.array([[0, 4]]), pa.int32()),
             "num_asked": vectors_column(np.array([[5, 5]]), pa.int32()),
+            "image_id": pa.array(["a"]),
             "split": pa.array(["train"]),
             "group": pa.array([None], pa.string()),
+            "is_pseudo": pa.array([False]),
         }
-        images = changes.pop("images", [("a", "1")])
-        return content_hash(images, pa.table(columns | changes), TAXONOMY)
+        hashes = changes.pop("hashes", ["1"])
+        return content_hash(hashes, pa.table(columns | changes), TAXONOMY)
 
     others = [
-        hash_of(images=[("a", "2")]),
-        hash_of(images=[("b", "1")]),
+        hash_of(hashes=["2"]),
+        hash_of(image_id=pa.array(["b"])),
+        hash_of(is_pseudo=pa.array([True])),
         hash_of(soft_label=vectors_column(np.array([[0, 0.5]]), pa.float32())),
         hash_of(num_asked=vectors_column(np.array([[5, 4]]), pa.int32())),
         hash_of(split=pa.array(["validation"])),
         hash_of(group=pa.array(["storm"])),
     ]
     assert hash_of() == hash_of()
-    assert len({hash_of(), *others}) == 7
-
-
-def picture(width, height):
-    """Red left of green, with a blue top right corner."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[:, : width // 2, 0] = 200
-    pixels[:, width // 2 :, 1] = 200
-    pixels[: height // 4, -width // 4 :] = (0, 0, 200)
-    return Image.fromarray(pixels)
-
-
-def decode(shrunk):
-    image = Image.open(io.BytesIO(shrunk.jpeg))
-    assert image.size == (shrunk.width, shrunk.height)
-    assert not image.getexif()
-    return np.asarray(image.convert("RGB"), dtype=float)
-
-
-class TestShrink:
-    def test_the_short_side_is_as_asked_and_the_aspect_kept(self, tmp_path):
-        picture(1500, 1000).save(tmp_path / "a.jpg", quality=95)
-        shrunk = shrink_to_jpeg(tmp_path / "a.jpg", short_side_px=128)
-        assert (shrunk.width, shrunk.height) == (192, 128)
-        expected = np.asarray(picture(192, 128), dtype=float)
-        assert np.abs(decode(shrunk) - expected).mean() < 5
-
-    def test_a_small_upright_jpeg_is_kept_byte_by_byte(self, tmp_path):
-        picture(96, 64).save(tmp_path / "a.jpg")
-        shrunk = shrink_to_jpeg(tmp_path / "a.jpg", short_side_px=64)
-        assert shrunk.jpeg == (tmp_path / "a.jpg").read_bytes()
-
-    def test_small_images_are_never_enlarged(self, tmp_path):
-        picture(40, 30).save(tmp_path / "a.png")
-        shrunk = shrink_to_jpeg(tmp_path / "a.png", short_side_px=512)
-        assert (shrunk.width, shrunk.height) == (40, 30)
-
-    @pytest.mark.parametrize("size", [(60, 40), (600, 400)])
-    @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_every_orientation_comes_out_upright(self, tmp_path, orientation, size):
-        how_a_camera_stores_it = {
-            1: None,
-            2: Image.Transpose.FLIP_LEFT_RIGHT,
-            3: Image.Transpose.ROTATE_180,
-            4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE,
-            6: Image.Transpose.ROTATE_90,
-            7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270,
-        }[orientation]
-        stored = picture(*size)
-        if how_a_camera_stores_it is not None:
-            stored = stored.transpose(how_a_camera_stores_it)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        stored.save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
-        shrunk = shrink_to_jpeg(tmp_path / "a.jpg", short_side_px=40)
-        pixels = np.asarray(Image.open(io.BytesIO(shrunk.jpeg)), dtype=float)
-        assert np.abs(pixels - np.asarray(picture(60, 40), dtype=float)).mean() < 8
-
-    @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "LA", "1", "I;16"])
-    def test_every_kind_of_pixel_becomes_rgb(self, tmp_path, mode):
-        grey = np.full((30, 40), 100, np.uint8)
-        if mode == "I;16":
-            image = Image.fromarray(grey.astype(np.uint16) << 8)
-        else:
-            image = Image.fromarray(grey).convert("RGB").convert(mode)
-        image.save(tmp_path / "a.tif")
-        mean = decode(shrink_to_jpeg(tmp_path / "a.tif", short_side_px=20)).mean()
-        assert abs(mean - 100) < 4
-
-    @pytest.mark.parametrize(
-        ("name", "content", "reason"),
-        [
-            ("empty.jpg", b"", "empty"),
-            ("text.jpg", b"not a picture", "not an image of a known format"),
-            ("cut.jpg", None, "truncated"),
-            ("gone.jpg", False, "No such file"),
-        ],
-    )
-    def test_what_cannot_be_read_says_why(self, tmp_path, name, content, reason):
-        file = tmp_path / name
-        if content is None:
-            picture(400, 300).save(file)
-            content = file.read_bytes()[:2000]
-        if content is not False:
-            file.write_bytes(content)
-        with pytest.raises(DecodeError, match=reason):
-            shrink_to_jpeg(file, short_side_px=64)
-
-    def test_the_same_file_gives_the_same_bytes(self, tmp_path):
-        picture(640, 480).save(tmp_path / "a.jpg")
-        hashes = {
-            hashlib.sha256(shrink_to_jpeg(tmp_path / "a.jpg", short_side_px=64).jpeg).hexdigest()
-            for _ in range(2)
-        }
-        assert len(hashes) == 1
+    assert len({hash_of(), *others}) == 8
