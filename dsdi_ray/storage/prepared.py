@@ -47,7 +47,6 @@ def labels_schema(num_classes: int) -> pa.Schema:
             ("num_asked", pa.list_(pa.int32(), num_classes)),  # workers, about the class's category
             ("split", pa.string()),  # train or validation
             ("group", pa.string()),  # what a split keeps together, null: the image by itself
-            ("is_pseudo", pa.bool_()),  # labelled by networks: to train on, never to validate
             ("capture_time", pa.string()),  # ISO 8601
             ("latitude", pa.float64()),
             ("longitude", pa.float64()),
@@ -173,9 +172,10 @@ class PreparedSet:
         return pa.concat_tables([empty.empty_table(), *parts])
 
     def split_again(self, seed: int) -> NDArray[np.bool_]:
-        """Hold other images back than the set does, by the same rules.
+        """Hold other images back than the set does; what it keeps together stays so.
 
-        Groups stay together and pseudo-labelled images are never held back.
+        Args:
+            seed: Which ones.
 
         Returns:
             ``is_validation``, ``[N]``, in the order of the rows.
@@ -183,14 +183,10 @@ class PreparedSet:
         Raises:
             DataError: If the labels are gone or damaged.
         """
-        table = self.read(["image_id", "group", "is_pseudo"])
-        is_pseudo = table["is_pseudo"].to_numpy()
-        labelled = table.filter(pc.invert(table["is_pseudo"]))
-        is_validation = np.zeros(len(table), dtype=np.bool_)
-        is_validation[~is_pseudo] = assign_splits(
-            labelled["image_id"].to_pylist(), seed=seed, groups=labelled["group"].to_pylist()
+        table = self.read(["image_id", "group"])
+        return assign_splits(
+            table["image_id"].to_pylist(), seed=seed, groups=table["group"].to_pylist()
         )
-        return is_validation
 
 
 def _joined(labels: pa.Table, images: pa.Table) -> pa.Table:

@@ -118,7 +118,7 @@ def content_hash(jpeg_sha256: Sequence[str], labels: pa.Table, taxonomy: Taxonom
     digest.update(json.dumps(list(jpeg_sha256)).encode())
     for column in ("soft_label", "answer_counts", "num_asked"):
         digest.update(labels_matrix(labels, column).tobytes())
-    for column in ("image_id", "split", "group", "is_pseudo"):
+    for column in ("image_id", "split", "group"):
         digest.update(json.dumps(labels[column].to_pylist()).encode())
     return digest.hexdigest()[:24]
 

@@ -47,7 +47,6 @@ def labels_table(plan: PreparePlan, stored: pa.Table) -> pa.Table:
         "num_asked": vectors_column(labels.num_asked[places], pa.int32()),
         "split": _splits(plan, image_ids, groups, given),
         "group": groups,
-        "is_pseudo": [False] * len(image_ids),
         **taken,
     }
     return pa.table(columns, schema=labels_schema(len(plan.taxonomy)))

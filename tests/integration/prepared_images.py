@@ -47,7 +47,6 @@ def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> Pre
                 "answer_counts": present.astype(np.int32).tolist(),
                 "num_asked": [1] * 3,
                 "split": "validation" if i % 4 == 0 else "train",
-                "is_pseudo": False,
             }
         )
     num_validation = sum(row["split"] == "validation" for row in rows)

@@ -40,7 +40,6 @@ def write_set(out, *, num_images=5, inputs_id="i"):
             "num_asked": [5, 3 * (i % 2)],
             "split": "validation" if i == 1 else "train",
             "group": None if i == 0 else f"flight {i // 2}",
-            "is_pseudo": i == 4,
         }
         for i in range(num_images)
     ]
@@ -143,12 +142,11 @@ def test_a_lost_or_damaged_file_is_noticed(tmp_path, damage, name):
         prepared.read()
 
 
-def test_another_split_keeps_groups_together_and_pseudo_labels_in_training(tmp_path):
+def test_another_split_keeps_groups_together(tmp_path):
     prepared = write_set(tmp_path / "set", num_images=5)
     held_back = [prepared.split_again(seed) for seed in range(20)]
     assert len({tuple(held) for held in held_back}) > 1
     assert all(held[2] == held[3] for held in held_back)
-    assert not any(held[4] for held in held_back)
 
 
 class TestPartsOfASet:
@@ -224,7 +222,6 @@ def test_the_id_follows_every_part_that_a_network_learns_from():
             "image_id": pa.array(["a"]),
             "split": pa.array(["train"]),
             "group": pa.array([None], pa.string()),
-            "is_pseudo": pa.array([False]),
         }
         hashes = changes.pop("hashes", ["1"])
         return content_hash(hashes, pa.table(columns | changes), TAXONOMY)
@@ -232,11 +229,10 @@ def test_the_id_follows_every_part_that_a_network_learns_from():
     others = [
         hash_of(hashes=["2"]),
         hash_of(image_id=pa.array(["b"])),
-        hash_of(is_pseudo=pa.array([True])),
         hash_of(soft_label=vectors_column(np.array([[0, 0.5]]), pa.float32())),
         hash_of(num_asked=vectors_column(np.array([[5, 4]]), pa.int32())),
         hash_of(split=pa.array(["validation"])),
         hash_of(group=pa.array(["storm"])),
     ]
     assert hash_of() == hash_of()
-    assert len({hash_of(), *others}) == 8
+    assert len({hash_of(), *others}) == 7
