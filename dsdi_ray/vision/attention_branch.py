@@ -55,30 +55,36 @@ class AttentionBranch(nn.Module):
         return attention, self.classifier(maps).mean((2, 3))
 
 
-class AttentionBranchResNet50(ResNet):  # type: ignore[misc]
+class AttentionBranchResNet50(ResNet):
     """ResNet-50 whose last stage sees ``(1 + attention) * features``.
 
     In training ``[B, 3, H, W]`` becomes (logits, attention logits), each ``[B, C]``, and the loss is
     that of both, added up; in evaluation it becomes the logits alone.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, *, num_classes: int, **kwargs: Any) -> None:
-        super().__init__(block=Bottleneck, layers=(3, 4, 6, 3), num_classes=num_classes, **kwargs)
+        block: Any = Bottleneck
+        super().__init__(block=block, layers=(3, 4, 6, 3), num_classes=num_classes, **kwargs)
         self.attention_branch = AttentionBranch(num_classes)
         self.init_weights()
 
-    def forward(self, pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits, see the class."""
+    def forward(self, pictures: Tensor) -> Any:
+        """Logits, or two of them: see the class."""
         features = self.maxpool(self.act1(self.bn1(self.conv1(pictures))))
         features = self.layer3(self.layer2(self.layer1(features)))
         attention, attention_logits = self.attention_branch(features)
-        logits: Tensor = self.forward_head(self.layer4((1 + attention) * features))
+        logits = self.forward_head(self.layer4((1 + attention) * features))
         return (logits, attention_logits) if self.training else logits
 
 
 def abn_resnet50(*, pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-50 with an attention branch; ``pretrained``: begins with timm's ResNet-50."""
-    network: nn.Module = build_model_with_cfg(
+    network: AttentionBranchResNet50 = build_model_with_cfg(
         AttentionBranchResNet50,
         "resnet50",
         pretrained,
@@ -86,7 +92,7 @@ def abn_resnet50(*, pretrained: bool = False, **options: Any) -> nn.Module:
         pretrained_strict=False,  # the maps are the branch's own
         **options,
     )
-    network.pretrained_cfg["classifier"] = _HEADS  # type: ignore[index, operator]
+    network.pretrained_cfg["classifier"] = _HEADS  # type: ignore[assignment, index, operator]
     return network
 
 

@@ -42,22 +42,22 @@ class InstanceBatchNorm(nn.Module):
         return torch.cat([self.instance_norm(first), self.batch_norm(rest)], dim=1)
 
 
-class IbnBottleneck(Bottleneck):  # type: ignore[misc]
+class IbnBottleneck(Bottleneck):
     """A residual block with IBN behind its first convolution, where IBN-a has it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.bn1 = InstanceBatchNorm(self.bn1.num_features)
+        self.bn1 = InstanceBatchNorm(self.conv1.out_channels)
 
 
-class IbnResNet50(ResNet):  # type: ignore[misc]
+class IbnResNet50(ResNet):
     """ResNet-50 with IBN-a in stages 1 to 3: ``[B, 3, H, W]`` to logits ``[B, C]``.
 
     The last stage has none, since what it tells apart are the classes.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        block = (IbnBottleneck, IbnBottleneck, IbnBottleneck, Bottleneck)
+        block: Any = (IbnBottleneck, IbnBottleneck, IbnBottleneck, Bottleneck)
         super().__init__(block=block, layers=(3, 4, 6, 3), **kwargs)
 
 

@@ -122,7 +122,7 @@ def check_input_px(name: str, input_px: int) -> None:
         network = build_backbone(name, num_classes=2).eval()
     if _takes(network, input_px):
         return
-    made_for = network.pretrained_cfg["input_size"][-1]  # type: ignore[index]
+    made_for: int = network.pretrained_cfg["input_size"][-1]  # type: ignore[index, assignment]
     below = input_px // _SIDE_STEP_PX * _SIDE_STEP_PX
     candidates = sorted({below, below + _SIDE_STEP_PX, made_for} - {0, input_px})
     fitting = [str(px) for px in candidates if _takes(network, px)]
