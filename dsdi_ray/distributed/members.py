@@ -18,6 +18,7 @@ from dsdi_ray.vision.backbones import (
     preprocessing_of,
 )
 from dsdi_ray.vision.member import Member
+from dsdi_ray.vision.network_facts import check_input_px
 
 
 def import_member(
@@ -33,11 +34,12 @@ def import_member(
         out: Folder of the bundle.
 
     Raises:
-        ConfigError: If there is no such network.
+        ConfigError: If there is no such network, or it cannot take that size.
         DataError: If the weights are not of it.
     """
     if input_px < 32:
         raise ConfigError(f"input_px must be at least 32, got {input_px}")
+    check_input_px(backbone, input_px)
     network = build_backbone(backbone, num_classes=len(taxonomy))
     load_exactly(network, read_weights_file(weights_file), source=str(weights_file))
     preprocessing = preprocessing_of(network)

@@ -30,6 +30,7 @@ from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, read_member_spec, write_member
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.vision.backbones import preprocessing_of
+from dsdi_ray.vision.network_facts import check_input_px
 
 _POLL_SECONDS = 0.5
 _MAX_LOADERS = 8  # per GPU
@@ -84,6 +85,7 @@ def train_member(
         num_runs: Members that are trained at the same time on the same cluster, this one included.
 
     Raises:
+        ConfigError: If there is no such network, or it cannot take the recipe's pictures.
         DataError: If the set cannot be read or ``out`` holds another member.
         ResourceError: If the cluster has fewer GPUs or CPUs than asked for.
     """
@@ -101,6 +103,7 @@ def train_member(
     weights = recipe.backbone.weights
     if weights not in ("hub", "none"):
         weights = str(Path(weights).resolve())  # workers run in another directory
+    check_input_px(recipe.backbone.name, recipe.input_px)
     # The network is built once here, so that a wrong name, a missing hub or file is an error now.
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
     preprocessing = preprocessing_of(network)

@@ -10,6 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from dsdi_ray.errors import ConfigError, DataError
+from dsdi_ray.vision.attention_branch import (
+    AttentionBranchResNet50,
+    abn_resnet50,
+    copy_last_stage,
+)
+from dsdi_ray.vision.ibn import (
+    IbnResNet50,
+    from_published_layout,
+    ibn_resnet50,
+    se_ibn_resnet50,
+    split_batch_norms,
+)
 
 Builder = Callable[..., nn.Module]
 
@@ -18,14 +30,19 @@ def _timm(name: str) -> Builder:
     return partial(timm.create_model, name)
 
 
-# The paper's (Table 2, and those that section 2.3 says were tried), by timm's names.
+# Those of the paper's Table 2, then those that its section 2.3 says were tried, each at about the
+# size of ResNet-50. For SENet that is SE-ResNet-50: SENet-154 keeps 27 GB of a batch of 28 at
+# 360 px (14 GB in mixed precision), the paper's GPU has 11. RegNet is Y, or X: it does not say.
 BACKBONES: Mapping[str, Builder] = {
-    "resnest50d": _timm("resnest50d"),
-    "hrnet_w18": _timm("hrnet_w18"),
     "regnety_064": _timm("regnety_064"),
     "regnetx_064": _timm("regnetx_064"),
+    "hrnet_w18": _timm("hrnet_w18"),
+    "resnest50d": _timm("resnest50d"),
+    "se_ibn_resnet50": se_ibn_resnet50,
+    "abn_resnet50": abn_resnet50,
     "seresnet50": _timm("seresnet50"),
     "densenet121": _timm("densenet121"),
+    "ibn_resnet50": ibn_resnet50,
     "resnext50_32x4d": _timm("resnext50_32x4d"),
     "efficientnet_b0": _timm("efficientnet_b0"),
 }
@@ -91,9 +108,16 @@ def prefers_channels_last(name: str) -> bool:
 def load_pretrained(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
     """Start from weights of the same network; a head of another size is left out.
 
+    Networks with IBN also start from the plain ResNet of timm's, or from IBN-Net's published
+    layout; the Attention Branch Network from a plain ResNet.
+
     Raises:
         DataError: If less than nine tenths of the network's other weights are there.
     """
+    if isinstance(backbone, IbnResNet50):
+        weights = split_batch_norms(from_published_layout(weights), backbone)
+    elif isinstance(backbone, AttentionBranchResNet50):
+        weights = copy_last_stage(weights)
     own = backbone.state_dict()
     fitting = {k: t for k, t in weights.items() if k in own and own[k].shape == t.shape}
     head = backbone.pretrained_cfg["classifier"] if hasattr(backbone, "pretrained_cfg") else ()  # type: ignore[index]
@@ -109,11 +133,13 @@ def load_pretrained(backbone: nn.Module, weights: Mapping[str, Tensor], *, sourc
 
 
 def load_exactly(backbone: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Load a whole network.
+    """Load a whole network; one with IBN also from IBN-Net's published layout.
 
     Raises:
         DataError: Naming the first tensor that is missing, too many, or of another shape.
     """
+    if isinstance(backbone, IbnResNet50):
+        weights = from_published_layout(weights)
     own = backbone.state_dict()
     for name, tensor in own.items():
         if name not in weights:
