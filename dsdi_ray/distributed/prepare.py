@@ -132,7 +132,7 @@ def build_prepare_dataset(rows: pa.Table, *, folder: Path, short_side_px: int) -
     """The pipeline: labelled image files in, outcomes out; the images land in ``folder``.
 
     Args:
-        rows: Columns row, image_id, path, soft_label, answer_counts, asked, split, group.
+        rows: Columns row, image_id, path, soft_label, answer_counts, num_asked, split, group.
         folder: Where the image files are written.
         short_side_px: Short side of a stored image.
     """

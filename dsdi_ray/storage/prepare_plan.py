@@ -55,7 +55,7 @@ class PreparePlan:
         labels: All that the label file says.
         matched: Which image is which file.
         rows: An image to store each, ascending by id: row, image_id, path, soft_label,
-            answer_counts, asked, split, group.
+            answer_counts, num_asked, split, group.
         inputs_id: Hash of all that the set depends on; of image files, size and time of change.
     """
 
@@ -119,7 +119,7 @@ def _labelled_rows(
             "path": pa.array([str(images / matched.files[i]) for i in image_ids], pa.string()),
             "soft_label": vectors_column(labels.soft_labels[places], pa.float32()),
             "answer_counts": vectors_column(labels.answer_counts[places], pa.int32()),
-            "asked": vectors_column(labels.asked[places], pa.bool_()),
+            "num_asked": vectors_column(labels.num_asked[places], pa.int32()),
             "split": pa.array([s or drawn[i] for i, s in enumerate(given)], pa.string()),
             "group": pa.array(groups, pa.string()),
         }

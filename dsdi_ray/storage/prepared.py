@@ -25,7 +25,7 @@ from dsdi_ray.taxonomy import Taxonomy, taxonomy_from_dict
 TRAIN, VALIDATION = "train", "validation"
 SPEC_FILE, REPORT_FILE = "prepared.yaml", "report.json"
 _SHARDS = "images-*.parquet"
-_FORMAT, _VERSION = "dsdi_ray prepared set", 1
+_FORMAT, _VERSION = "dsdi_ray prepared set", 2
 
 
 def prepared_schema(num_classes: int) -> pa.Schema:
@@ -38,7 +38,7 @@ def prepared_schema(num_classes: int) -> pa.Schema:
             ("height", pa.int32()),
             ("soft_label", pa.list_(pa.float32(), num_classes)),
             ("answer_counts", pa.list_(pa.int32(), num_classes)),
-            ("asked", pa.list_(pa.bool_(), num_classes)),  # whether the class's category was
+            ("num_asked", pa.list_(pa.int32(), num_classes)),  # workers, about the class's category
             ("split", pa.string()),  # train or validation
             ("group", pa.string()),  # event or flight, null: unknown
             ("capture_time", pa.string()),  # ISO 8601
@@ -90,9 +90,7 @@ class PreparedSet:
         if not isinstance(spec, dict) or spec.get("format") != _FORMAT:
             raise DataError(f"{spec_file}: not the description of a prepared set")
         if spec.get("version") != _VERSION:
-            raise DataError(
-                f"{spec_file}: version must be {_VERSION}, got {spec.get('version')}; prepare again"
-            )
+            raise DataError(f"{spec_file}: {_say_version(spec.get('version'))}; prepare again")
         try:
             return cls(
                 path=path,
@@ -161,7 +159,7 @@ class PreparedSet:
 
 
 def labels_matrix(table: pa.Table, column: str) -> NDArray[Any]:
-    """A column of vectors (``soft_label``, ``answer_counts``, ``asked``) as an array, ``[N, C]``."""
+    """A column of vectors, such as ``soft_label``, as an array, ``[N, C]``."""
     vectors = table[column]
     num_classes = vectors.type.list_size
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in vectors.chunks]
@@ -188,16 +186,22 @@ def content_hash(images: Sequence[tuple[str, str]], labels: pa.Table, taxonomy: 
 
     Args:
         images: Image id and hash of the stored bytes, ascending, ``[N]``.
-        labels: Columns soft_label, answer_counts, asked, split and group in the same order.
+        labels: Columns soft_label, answer_counts, num_asked, split and group in the same order.
         taxonomy: Of the labels.
     """
     digest = hashlib.sha256(taxonomy.taxonomy_id.encode())
     digest.update(json.dumps(list(images)).encode())
-    for column in ("soft_label", "answer_counts", "asked"):
+    for column in ("soft_label", "answer_counts", "num_asked"):
         digest.update(labels_matrix(labels, column).tobytes())
     for column in ("split", "group"):
         digest.update(json.dumps(labels[column].to_pylist()).encode())
     return digest.hexdigest()[:24]
+
+
+def _say_version(version: object) -> str:
+    if version == 1:
+        return f"made by an earlier version ({_FORMAT} version 1, without numbers of workers asked)"
+    return f"version must be {_VERSION}, got {version}"
 
 
 def complete_set(out: Path, *, inputs_id: str, overwrite: bool) -> PreparedSet | None:

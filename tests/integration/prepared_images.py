@@ -45,7 +45,7 @@ def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> Pre
                 "height": 48,
                 "soft_label": present.astype(np.float32).tolist(),
                 "answer_counts": present.astype(np.int32).tolist(),
-                "asked": [True] * 3,
+                "num_asked": [1] * 3,
                 "split": "validation" if i % 4 == 0 else "train",
             }
         )

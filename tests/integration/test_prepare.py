@@ -82,9 +82,10 @@ def test_labels_are_the_soft_labels_of_the_counts_and_images_have_their_size(pre
     np.testing.assert_array_equal(labels_matrix(table, "soft_label"), encode_soft_labels(counts))
     soft = dict(zip(TAXONOMY.class_names, labels_matrix(table, "soft_label")[0], strict=True))
     assert (soft["flooding / water damage"], soft["road washout"], soft["trees"]) == (1, 0.5, 0)
-    asked = labels_matrix(table, "asked")
+    num_asked = labels_matrix(table, "num_asked")
     is_damage = [c.category == "damage" for c in TAXONOMY.classes]
-    assert (asked == is_damage).all()
+    assert (num_asked[0] == 4 * np.array(is_damage)).all()
+    assert (num_asked[1:] == 3 * np.array(is_damage)).all()
     assert set(table["height"].to_pylist()) == {40}
     assert table["image_id"].to_pylist() == sorted(table["image_id"].to_pylist())
     assert table["group"][0].as_py() == "Images/FEMA_CAP/9073/0"

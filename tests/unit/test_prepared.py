@@ -37,7 +37,7 @@ def write_set(out, *, num_images=5, inputs_id="i"):
             "height": 3,
             "soft_label": [1.0, i / 10],
             "answer_counts": [4, i],
-            "asked": [True, i % 2 == 0],
+            "num_asked": [5, 3 * (i % 2)],
             "split": "validation" if i == 1 else "train",
         }
         for i in range(num_images)
@@ -82,7 +82,8 @@ def test_columns_and_a_split_can_be_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "dtype"), [("soft_label", np.float32), ("answer_counts", np.int32), ("asked", bool)]
+    ("column", "dtype"),
+    [("soft_label", np.float32), ("answer_counts", np.int32), ("num_asked", np.int32)],
 )
 def test_labels_are_arrays_whatever_rows_were_asked_for(tmp_path, column, dtype):
     table = write_set(tmp_path / "set").read()
@@ -112,7 +113,8 @@ def test_a_folder_without_its_description_is_not_a_set(tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "not the description of a prepared set"),
-        ({"version": 2}, "version must be 1, got 2"),
+        ({"version": 1}, "made by an earlier version .* prepare again"),
+        ({"version": 3}, "version must be 2, got 3"),
         ({"counts": None}, "lacks"),
         ({"taxonomy": None}, "must be a mapping"),
     ],
@@ -173,7 +175,7 @@ def test_the_id_follows_every_part_that_a_network_learns_from():
         columns = {
             "soft_label": vectors_column(np.array([[0, 1.0]]), pa.float32()),
             "answer_counts": vectors_column(np.array([[0, 4]]), pa.int32()),
-            "asked": vectors_column(np.array([[True, True]]), pa.bool_()),
+            "num_asked": vectors_column(np.array([[5, 5]]), pa.int32()),
             "split": pa.array(["train"]),
             "group": pa.array([None], pa.string()),
         }
@@ -184,7 +186,7 @@ def test_the_id_follows_every_part_that_a_network_learns_from():
         hash_of(images=[("a", "2")]),
         hash_of(images=[("b", "1")]),
         hash_of(soft_label=vectors_column(np.array([[0, 0.5]]), pa.float32())),
-        hash_of(asked=vectors_column(np.array([[True, False]]), pa.bool_())),
+        hash_of(num_asked=vectors_column(np.array([[5, 4]]), pa.int32())),
         hash_of(split=pa.array(["validation"])),
         hash_of(group=pa.array(["storm"])),
     ]
