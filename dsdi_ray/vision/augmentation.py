@@ -7,7 +7,7 @@ of side S.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WHITE = 255.0
+_FLOATS_IN_CACHE = 2**18  # a CPU takes twice as long where pictures leave its cache in between
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's
 
 
@@ -37,6 +38,10 @@ class Changes:
     factors: Tensor
     turns: Tensor
     order: Tensor
+
+    def only(self, part: slice) -> "Changes":
+        """Those of some pictures of the batch."""
+        return Changes(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,13 @@ class Augmentation:
         Returns:
             ``[B, 3, S, S]``, float32 from 0 to 255, on the pictures' device.
         """
+        size = len(pictures)
+        if pictures.device.type == "cpu":
+            size = max(1, _FLOATS_IN_CACHE // pictures[0].numel())
+        parts = [slice(i, i + size) for i in range(0, len(pictures), size)]
+        return torch.cat([self._apply(pictures[part], changes.only(part)) for part in parts])
+
+    def _apply(self, pictures: Tensor, changes: Changes) -> Tensor:
         floats = pictures.to(torch.float32, memory_format=torch.contiguous_format)
         place = _rotate if self.rotation_degrees else _flip
         return self._jitter(place(floats, changes), changes)
@@ -155,22 +167,24 @@ def _saturate(pictures: Tensor, factor: Tensor) -> Tensor:
 def _turn_hue(pictures: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue h: channel n of HSV's value v and chroma c is v - c clamp(min(k, 4 - k), 0, 1).
 
-    With k = (n + 6 h) mod 6, and n = 5, 3, 1 for red, green, blue.
+    With k = (n + 6 h) mod 6, and n = 5, 3, 1 for red, green, blue. Written for few passes over the
+    pixels: of all the changes this costs the most.
     """
-    value, chroma = pictures.amax(1), pictures.amax(1) - pictures.amin(1)
     red, green, blue = pictures.unbind(1)
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    value = torch.maximum(red, green).maximum(blue)
+    chroma = value - torch.minimum(red, green).minimum(blue)
+    from_green = torch.where(
+        value == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)
     )
-    sixths = sixths + 6 * turns
-    channels = []
-    for n in (5, 3, 1):
-        k = torch.remainder(n + sixths, 6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, dim=1)
+    hue = torch.where(value == red, green - blue, from_green)
+    hue = hue.div_((6 * chroma).clamp_min_(1e-9)).add_(turns)
+    changed = torch.empty_like(pictures)
+    for channel, n in enumerate((5, 3, 1)):
+        k = hue + (n - 2) / 6
+        # From the middle of the plateau of min(k, 4 - k), in turns: at most half a turn away.
+        share = k.sub_(k.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+        torch.sub(value, share.mul_(chroma), out=changed[:, channel])
+    return changed
 
 
 _COLOUR_CHANGES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
