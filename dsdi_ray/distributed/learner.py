@@ -99,7 +99,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
         for i, micro_batch in enumerate(micro_batches):
-            with self._gradients_stay_here(i < len(micro_batches) - 1):
+            with self._gradients_stay_here(until_later=i < len(micro_batches) - 1):
                 per_image = self._losses(micro_batch)
                 # The workers' gradients are averaged, so that this is the mean over the batch.
                 share = len(per_image) * self._num_workers / batch_size
@@ -179,7 +179,7 @@ class Learner:
         is_mixed = self._recipe.mixed_precision and self._device.type == "cuda"
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
 
-    def _gradients_stay_here(self, stay: bool) -> AbstractContextManager[None]:  # noqa: FBT001
-        if stay and isinstance(self._model, DistributedDataParallel):
+    def _gradients_stay_here(self, *, until_later: bool) -> AbstractContextManager[None]:
+        if until_later and isinstance(self._model, DistributedDataParallel):
             return self._model.no_sync()  # type: ignore[no-any-return]
         return nullcontext()

@@ -153,6 +153,7 @@ def _announce(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resu
         )
     elif done:
         print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
+    checkpoints.clean()
     work.mkdir(parents=True, exist_ok=True)
 
 

@@ -169,7 +169,9 @@ class Feeder:
         pin_memory: For quicker copies to a GPU.
     """
 
-    def __init__(self, pictures: Pictures, *, num_processes: int = 0, pin_memory: bool = False):
+    def __init__(
+        self, pictures: Pictures, *, num_processes: int = 0, pin_memory: bool = False
+    ) -> None:
         self._pictures = pictures
         self._batches: list[Indices] = []
         self._loader: DataLoader[Tensor] | None = None

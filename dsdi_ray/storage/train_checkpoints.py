@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from dsdi_ray.errors import DataError
 WEIGHTS_FILE, AVERAGE_FILE = "weights.safetensors", "average.safetensors"
 OPTIMIZER_FILE, STATE_FILE = "optimizer.safetensors", "state.json"
 _FORMAT = "dsdi_ray training checkpoint 1"
+_TEMPORARY = ".writing-"
 _NAME = re.compile(r"epoch-(\d{5})")
 
 
@@ -73,8 +75,8 @@ class TrainCheckpoints:
         """Write a checkpoint, then remove those of epochs that are not to be kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(checkpoint.epoch)
-        temporary = path.with_name(f".{path.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
+        # A name of its own: workers of a driver that was killed may live on for a moment.
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         temporary.mkdir()
         tensors = {WEIGHTS_FILE: checkpoint.weights, OPTIMIZER_FILE: checkpoint.optimizer}
         if checkpoint.average is not None:
@@ -97,6 +99,11 @@ class TrainCheckpoints:
         for epoch in self.epochs():
             if epoch != checkpoint.epoch and epoch not in keep:
                 shutil.rmtree(self._path(epoch))
+
+    def clean(self) -> None:
+        """Remove what writes that were cut off left behind."""
+        for path in self._folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def latest(self) -> TrainCheckpoint | None:
         """The checkpoint to go on from; None: from the beginning.

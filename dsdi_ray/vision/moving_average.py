@@ -39,7 +39,7 @@ class MovingAverage:
                 weights.append(weight.detach())
             else:
                 average.copy_(weight)
-        torch._foreach_lerp_(averages, weights, 1 - decay)  # noqa: SLF001  # as torch's swa_utils
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # as torch's swa_utils
 
 
 def _state(network: nn.Module) -> Iterator[Tensor]:
