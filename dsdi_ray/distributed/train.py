@@ -68,6 +68,21 @@ class TrainSummary:
     reused: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerShares:
+    """What each worker gets.
+
+    Attributes:
+        use_gpu: A GPU, or a CPU.
+        num_threads: Of torch; None: its own choice.
+        num_loaders: Processes that decode for it.
+    """
+
+    use_gpu: bool
+    num_threads: int | None
+    num_loaders: int
+
+
 def train_member(
     recipe: Recipe,
     *,
@@ -114,13 +129,11 @@ def train_member(
             return _summary(spec, out, started, reused=True)
     identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
     run_id = hashlib.sha256(identity).hexdigest()[:12]
-    scaling, num_threads, num_loaders = _scaling(num_workers, use_gpu, num_runs)
+    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
     work = out.with_name(f"{out.name}.training") / run_id
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
     _announce(recipe, checkpoints, work, resume=resume)
-    weights = recipe.backbone.weights
-    if weights not in ("hub", "none"):
-        weights = str(Path(weights).resolve())  # workers run in another directory
+    weights = starting_weights(recipe)
     # The network is built once here, so that a wrong name, a missing hub or file is an error now.
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
     config = {
@@ -129,12 +142,12 @@ def train_member(
         "data": str(data),
         "work": str(work),
         "run_id": run_id,
-        "num_threads": num_threads,
-        "num_loaders": num_loaders,
+        "num_threads": shares.num_threads,
+        "num_loaders": shares.num_loaders,
     }
     history = work / HISTORY_FILE
     with follow(recipe, history, mlflow_folder=mlflow_folder):
-        _fit(config, scaling, work)
+        _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
     trained = Trained(recipe=recipe, prepared=prepared, preprocessing=preprocessing_of(network))
     beside = [history, history.with_name(TENSORBOARD)]
     spec = write_bundles(out, trained, checkpoints, beside=beside)
@@ -157,7 +170,7 @@ def _announce(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resu
     work.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(config: dict[str, object], scaling: ScalingConfig, work: Path) -> None:
+def _fit(config: dict[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:
     """Run the workers to the end.
 
     Checkpoints are the run's own and not Ray's, which may be torn by a kill; so each start is a new
@@ -167,12 +180,16 @@ def _fit(config: dict[str, object], scaling: ScalingConfig, work: Path) -> None:
     trainer = TorchTrainer(
         train_loop,
         train_loop_config=config,
-        scaling_config=scaling,
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"GPU": 1.0, "CPU": 0.0} if use_gpu else {"CPU": 1.0},
+        ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
             storage_path=str(work / "ray"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={} if scaling.use_gpu else {"env_vars": _CPU_ENVIRONMENT},
+            worker_runtime_env={} if use_gpu else {"env_vars": _CPU_ENVIRONMENT},
         ),
     )
     with _plain_errors():
@@ -196,12 +213,22 @@ def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> Tr
     )
 
 
-def _scaling(
-    num_workers: int, use_gpu: bool | None, num_runs: int
-) -> tuple[ScalingConfig, int | None, int]:
-    """Workers that fit the cluster, their threads and loading processes.
+def starting_weights(recipe: Recipe) -> str:
+    """Where weights come from: hub, none, or a file by a path that holds in any folder."""
+    weights = recipe.backbone.weights
+    return weights if weights in ("hub", "none") else str(Path(weights).resolve())
 
-    Ray would wait without end for more workers.
+
+def worker_shares(num_workers: int, use_gpu: bool | None, *, num_runs: int) -> WorkerShares:
+    """What each worker gets of the cluster.
+
+    Args:
+        num_workers: Of a run.
+        use_gpu: None for GPUs where there are any.
+        num_runs: At the same time.
+
+    Raises:
+        ResourceError: If the cluster has fewer GPUs or CPUs; Ray would wait without end.
     """
     on_gpu = resolve_use_gpu(use_gpu)
     resources = cluster_resources()
@@ -211,17 +238,14 @@ def _scaling(
         raise ResourceError(
             f"--workers must be from 1 to {available:g} here ({kind}s), got {num_workers}"
         )
-    per_worker = {"GPU": 1.0, "CPU": 0.0} if on_gpu else {"CPU": 1.0}
-    scaling = ScalingConfig(
-        num_workers=num_workers, use_gpu=on_gpu, resources_per_worker=per_worker
-    )
     per_node = max(1.0, resources.num_cpus / resources.num_nodes)
     workers_per_node = -(-num_workers * num_runs // resources.num_nodes)
     cpus = max(1, int(per_node // workers_per_node))
     if on_gpu:
-        return scaling, None, min(_MAX_LOADERS, cpus - 1)
+        num_loaders = min(_MAX_LOADERS, cpus - 1)
+        return WorkerShares(use_gpu=True, num_threads=None, num_loaders=num_loaders)
     # On CPUs the network itself takes all cores.
-    return scaling, cpus, 0
+    return WorkerShares(use_gpu=False, num_threads=cpus, num_loaders=0)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def train_epoch(
     for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
         losses = learner.step(
             [
-                _micro_batch(pictures, indices, next(inputs), seed=recipe.seed, epoch=epoch)
+                micro_batch(pictures, indices, next(inputs), seed=recipe.seed, epoch=epoch)
                 for indices in share
             ],
             number=epoch * len(batches) + i,
@@ -75,9 +75,10 @@ def train_epoch(
     return watch.mean()
 
 
-def _micro_batch(
+def micro_batch(
     pictures: Pictures, indices: Indices, inputs: Tensor, *, seed: int, epoch: int
 ) -> MicroBatch:
+    """The pictures of some indices with their labels and the seeds of their augmentation."""
     is_asked = pictures.is_asked
     return MicroBatch(
         pictures=inputs,

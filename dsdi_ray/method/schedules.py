@@ -31,7 +31,7 @@ def learning_rate_factor(
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
     if step < num_warmup_steps:
         return (step + 1) / num_warmup_steps
-    first, end = num_warmup_steps, num_steps
+    first, end = num_warmup_steps, float(num_steps)
     if schedule == "cyclic":
         cycle = min(step * num_cycles // num_steps, num_cycles - 1)
         first = max(first, math.ceil(cycle * num_steps / num_cycles))
