@@ -181,5 +181,5 @@ class Learner:
 
     def _gradients_stay_here(self, *, until_later: bool) -> AbstractContextManager[None]:
         if until_later and isinstance(self._model, DistributedDataParallel):
-            return self._model.no_sync()  # type: ignore[no-any-return]
+            return self._model.no_sync()
         return nullcontext()

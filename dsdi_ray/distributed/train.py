@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +170,7 @@ def _announce(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resu
     work.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(config: dict[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:
+def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:
     """Run the workers to the end.
 
     Checkpoints are the run's own and not Ray's, which may be torn by a kill; so each start is a new
@@ -179,7 +179,7 @@ def _fit(config: dict[str, object], work: Path, *, num_workers: int, use_gpu: bo
     os.environ.setdefault(*_POLLS)
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config=config,
+        train_loop_config=dict(config),
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=use_gpu,

@@ -106,7 +106,7 @@ def load_pictures(
 def validation_mask(table: pa.Table, split_seed: int | None) -> NDArray[np.bool_]:
     """Which rows are held back, ``[N]``, of a table with columns image_id and split."""
     if split_seed is None:
-        return np.array(table["split"].to_pylist(), dtype=object) == VALIDATION
+        return np.fromiter((s == VALIDATION for s in table["split"].to_pylist()), np.bool_)
     return assign_splits(table["image_id"].to_pylist(), seed=split_seed)
 
 

@@ -105,8 +105,10 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
         steps_per_epoch=steps_per_epoch,
         num_workers=worker.num_workers,
     )
-    feeding = {"num_processes": worker.num_loaders, "pin_memory": worker.device.type == "cuda"}
-    feeder, validation_feeder = Feeder(train, **feeding), Feeder(validation, **feeding)
+    feeder, validation_feeder = (
+        Feeder(part, num_processes=worker.num_loaders, pin_memory=worker.device.type == "cuda")
+        for part in (train, validation)
+    )
     checkpoints = TrainCheckpoints(Path(config["work"]) / CHECKPOINTS, run_id=config["run_id"])
     history = resume(learner, checkpoints, steps_per_epoch=steps_per_epoch)
     for epoch in range(len(history), recipe.epochs):
