@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.output import print_json, print_table
-from dsdi_ray.cli.training import Address, Gpu, Json, Overrides
+from dsdi_ray.cli.train import Address, Gpu, Json, Overrides
 from dsdi_ray.config import load_recipe
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_members import TrainOutcome, train_each

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, results, store, training
+from dsdi_ray.cli import archive, demo, results, store, train, training
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -32,6 +32,7 @@ app = typer.Typer(
     ),
 )
 training.register(app)
+train.register(app)
 archive.register(app)
 results.register(app)
 store.register(app)

@@ -164,11 +164,10 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
         rows = ray.data.read_parquet(str(prepared.path), columns=["jpeg"])
         dataset = rows.map_batches(decode, batch_size=recipe.batch_size)
         num_images, started = 0, 0.0
-        for i in range(2):  # the first epoch starts the workers
+        for _ in range(2):  # the first epoch starts the workers
             started, num_images = time.perf_counter(), 0
             for batch in dataset.iter_torch_batches(batch_size=recipe.batch_size):
                 num_images += len(batch["picture"])
-        assert i == 1
         return num_images / (time.perf_counter() - started)
 
 
@@ -283,7 +282,7 @@ def _run_plain(options: argparse.Namespace) -> dict[str, object]:
     )
     steps = recipe.epochs * len(loaders[0])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for epoch in range(recipe.epochs):
+    for _ in range(recipe.epochs):
         network.train()
         for pictures, labels in loaders[0]:
             inputs = pictures.to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -299,7 +298,6 @@ def _run_plain(options: argparse.Namespace) -> dict[str, object]:
             scores = [network(x.to(device)).float().cpu() for x, _ in loaders[1]]
         lrap(parts[1].labels, torch.cat(scores).numpy())
         torch.save([network.state_dict(), optimizer.state_dict()], options.folder / "plain.pt")
-        assert epoch >= 0
     return {}
 
 
