@@ -50,8 +50,10 @@ def train(
         typer.Option("--dry-run", help="Say what there is to do and estimate the time."),
     ] = False,
     mlflow: Annotated[
-        Path | None,
-        typer.Option("--mlflow", help="Folder where MLflow, if installed, records the run too."),
+        str | None,
+        typer.Option(
+            "--mlflow", help="Folder or tracking URI where MLflow, if installed, records the run."
+        ),
     ] = None,
     address: Address = None,
     as_json: Json = False,
@@ -88,7 +90,7 @@ def train(
             num_workers=workers,
             use_gpu=gpu,
             resume=resume,
-            mlflow_folder=mlflow,
+            mlflow=mlflow,
         )
     if as_json:
         print_json(summary)

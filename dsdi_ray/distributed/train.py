@@ -92,7 +92,7 @@ def train_member(
     use_gpu: bool | None = None,
     num_runs: int = 1,
     resume: bool = True,
-    mlflow_folder: Path | None = None,
+    mlflow: str | None = None,
 ) -> TrainSummary:
     """Train a recipe on a prepared set and write member bundles.
 
@@ -106,7 +106,7 @@ def train_member(
         use_gpu: None for GPUs where there are any.
         num_runs: Members that are trained at the same time on the same cluster, this one included.
         resume: False starts over, also where the member is complete.
-        mlflow_folder: Where MLflow keeps its runs; None: no MLflow.
+        mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
 
     Raises:
         ConfigError: If the recipe does not fit the data, or its loss diverges.
@@ -146,7 +146,7 @@ def train_member(
         "num_loaders": shares.num_loaders,
     }
     history = work / HISTORY_FILE
-    with follow(recipe, history, mlflow_folder=mlflow_folder):
+    with follow(recipe, history, mlflow=mlflow):
         _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
     trained = Trained(recipe=recipe, prepared=prepared, preprocessing=preprocessing_of(network))
     beside = [history, history.with_name(TENSORBOARD)]

@@ -6,6 +6,7 @@ epochs before as well.
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +26,13 @@ Writer = Callable[[Row], None]
 
 
 @contextlib.contextmanager
-def follow(recipe: Recipe, history: Path, *, mlflow_folder: Path | None = None) -> Iterator[None]:
+def follow(recipe: Recipe, history: Path, *, mlflow: str | None = None) -> Iterator[None]:
     """Show and record each epoch of the history as it ends.
 
     Args:
         recipe: That is trained.
         history: File of the run, which may not be there yet.
-        mlflow_folder: Where MLflow keeps its runs; None: no MLflow.
+        mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
 
     Raises:
         ResourceError: If MLflow is wanted and not installed.
@@ -39,9 +40,9 @@ def follow(recipe: Recipe, history: Path, *, mlflow_folder: Path | None = None) 
     is_over = threading.Event()
     with contextlib.ExitStack() as stack:
         writers: list[Writer] = [stack.enter_context(_tensorboard(history.with_name(TENSORBOARD)))]
-        if mlflow_folder is not None:
+        if mlflow is not None:
             run_file = history.with_name("mlflow_run")
-            writers.append(stack.enter_context(_mlflow(mlflow_folder, recipe, run_file)))
+            writers.append(stack.enter_context(_mlflow(mlflow, recipe, run_file)))
         done = read_history(history)
         for row in done:
             _record(writers, row)
@@ -113,14 +114,17 @@ def _tensorboard(folder: Path) -> Iterator[Writer]:
 
 
 @contextlib.contextmanager
-def _mlflow(folder: Path, recipe: Recipe, run_file: Path) -> Iterator[Writer]:
+def _mlflow(place: str, recipe: Recipe, run_file: Path) -> Iterator[Writer]:
     try:
         from mlflow import MlflowClient
     except ImportError as error:
         raise ResourceError(
             "MLflow was asked for and is not installed: pip install mlflow"
         ) from error
-    client = MlflowClient(tracking_uri=folder.resolve().as_uri())
+    if "://" not in place:
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else newer ones refuse folders
+        place = Path(place).resolve().as_uri()
+    client = MlflowClient(tracking_uri=place)
     if run_file.is_file():
         run_id = run_file.read_text("utf-8")
     else:
