@@ -20,6 +20,7 @@ from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
     CHECKPOINTS,
     HISTORY_FILE,
+    OWNER_FILE,
     starting_network,
     train_loop,
 )
@@ -132,7 +133,7 @@ def train_member(
     shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
     work = out.with_name(f"{out.name}.training") / run_id
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
-    _announce(recipe, checkpoints, work, resume=resume)
+    _begin(recipe, checkpoints, work, resume=resume)
     weights = starting_weights(recipe)
     # The network is built once here, so that a wrong name, a missing hub or file is an error now.
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
@@ -142,6 +143,7 @@ def train_member(
         "data": str(data),
         "work": str(work),
         "run_id": run_id,
+        "owner": _take_over(work),
         "num_threads": shares.num_threads,
         "num_loaders": shares.num_loaders,
     }
@@ -155,19 +157,24 @@ def train_member(
     return _summary(spec, out, started, reused=False)
 
 
-def _announce(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume: bool) -> None:
-    """Say where the run begins, and make its folder."""
+def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume: bool) -> None:
+    """Say where the run begins, and remove what is not to be gone on from."""
     done = checkpoints.epochs()
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
-        print_line(
-            f"{recipe.name}: starts over"
-            + (f"; {done[-1]} epochs of the earlier run are dropped" if done else "")
-        )
+        dropped = f"; {done[-1]} epochs of the earlier run are dropped" if done else ""
+        print_line(f"{recipe.name}: starts over{dropped}")
     elif done:
         print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
     checkpoints.clean()
+
+
+def _take_over(work: Path) -> str:
+    """Make the run's folder this driver's; workers of another end at their next epoch."""
+    owner = uuid.uuid4().hex
     work.mkdir(parents=True, exist_ok=True)
+    (work / OWNER_FILE).write_text(owner, "utf-8")
+    return owner
 
 
 def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:

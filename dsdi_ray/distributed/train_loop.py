@@ -27,14 +27,14 @@ from dsdi_ray.distributed.validation import (
     validation_logits,
     validation_metrics,
 )
-from dsdi_ray.errors import ResourceError, UserError
+from dsdi_ray.errors import DataError, ResourceError, UserError
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.bundles import read_weights_file
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
 from dsdi_ray.vision.backbones import build_backbone, load_pretrained
 
-CHECKPOINTS, HISTORY_FILE = "checkpoints", "history.jsonl"
+CHECKPOINTS, HISTORY_FILE, OWNER_FILE = "checkpoints", "history.jsonl", "owner"
 
 
 def train_loop(config: Mapping[str, Any]) -> UserError | None:
@@ -42,7 +42,8 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
 
     Args:
         config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``work`` (folder
-            of the run), ``run_id``, ``num_threads`` (None: torch's choice), ``num_loaders``.
+            of the run), ``run_id``, ``owner`` (of the folder, see :func:`check_owner`),
+            ``num_threads`` (None: torch's choice), ``num_loaders``.
 
     Returns:
         A mistake that was come upon. It is not raised: Ray would do again what fails each time.
@@ -92,6 +93,8 @@ def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Mo
 
 
 def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
+    work = Path(config["work"])
+    check_owner(work, config["owner"])
     prepared = PreparedSet.open(Path(config["data"]))
     train, validation = load_pictures(prepared, recipe)
     check_shares(recipe, len(train), worker.num_workers)
@@ -109,7 +112,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
         Feeder(part, num_processes=worker.num_loaders, pin_memory=worker.device.type == "cuda")
         for part in (train, validation)
     )
-    checkpoints = TrainCheckpoints(Path(config["work"]) / CHECKPOINTS, run_id=config["run_id"])
+    checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=config["run_id"])
     history = resume(learner, checkpoints, steps_per_epoch=steps_per_epoch)
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
@@ -136,9 +139,22 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
         metrics["seconds"] = time.monotonic() - started
         history.append(metrics)
         if worker.rank == 0:
+            check_owner(work, config["owner"])
             save(learner, checkpoints, history, recipe)
-            write_history(Path(config["work"]) / HISTORY_FILE, history)
+            write_history(work / HISTORY_FILE, history)
         ray.train.report({k: v for k, v in metrics.items() if not isinstance(v, dict)})
+
+
+def check_owner(work: Path, owner: str) -> None:
+    """End workers whose driver was killed, or who were started twice, when others took over.
+
+    Raises:
+        DataError: If the folder is another run's by now.
+    """
+    if (work / OWNER_FILE).read_text("utf-8") != owner:
+        raise DataError(
+            f"{work}: the same recipe was started again for the same --out; this run ends"
+        )
 
 
 def resume(

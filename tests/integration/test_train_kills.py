@@ -1,11 +1,11 @@
 """Whatever is killed while a member trains, the same command ends at the same weights."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,7 @@ from pathlib import Path
 from test_train_kills import RECIPE
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train import train_member
-with ray_session(num_cpus=1):
+with ray_session(num_cpus=2):
     train_member(RECIPE, data=Path(sys.argv[1]), out=Path(sys.argv[2]))
 """
 
@@ -79,19 +79,28 @@ def wait_for_an_epoch(out: Path, driver: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def kill_all(driver: subprocess.Popen) -> None:
+    """Kill a process and all that it started, Ray's servers and workers among them."""
+    root = psutil.Process(driver.pid)
+    everyone = [root, *root.children(recursive=True)]
+    for process in everyone:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    driver.wait()
+    psutil.wait_procs(everyone[1:], timeout=20)
+
+
 def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, unbroken, tmp_path, capsys):
     out = tmp_path / "killed"
     driver = subprocess.Popen(
         [sys.executable, "-c", _DRIVER, data, out],
         cwd=Path(__file__).parent,
-        start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
     try:
         wait_for_an_epoch(out, driver)
     finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
+        kill_all(driver)
     assert not out.exists()
     (run,) = out.with_name("killed.training").iterdir()
     checkpoints = sorted((run / "checkpoints").glob("epoch-*"))
@@ -121,8 +130,6 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(data, unbroken, tmp_pat
                 if "RayTrainWorker" in " ".join(process.cmdline()):
                     process.kill()
                     killed.append(process.pid)
-
-    import threading
 
     thread = threading.Thread(target=kill_a_worker, daemon=True)
     thread.start()
