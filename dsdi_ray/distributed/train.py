@@ -15,7 +15,6 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from dsdi_ray.config import Recipe
-from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
     CHECKPOINTS,
@@ -25,21 +24,18 @@ from dsdi_ray.distributed.train_loop import (
     train_loop,
 )
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow
-from dsdi_ray.errors import DataError, ResourceError, UserError
+from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
+from dsdi_ray.errors import DataError, UserError
 from dsdi_ray.progress import print_line
 from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, check_place, read_member_spec
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoints
 from dsdi_ray.vision.backbones import preprocessing_of
 
-_MAX_LOADERS = 8  # per GPU
 _MAX_FAILURES = 3  # workers that die; mistakes are not tried again
 # How often Ray's controller looks after the workers. Ray's own 2 s are waited for at the end of a
 # run, and of each epoch that is shorter.
 _POLLS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
-# Threads that wait for each other give the core away. Where other processes want it too, a step on
-# 2 cores took 0.15 s instead of 1.2 s.
-_CPU_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +63,6 @@ class TrainSummary:
     map: float | None
     seconds: float
     reused: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerShares:
-    """What each worker gets.
-
-    Attributes:
-        use_gpu: A GPU, or a CPU.
-        num_threads: Of torch; None: its own choice.
-        num_loaders: Processes that decode for it.
-    """
-
-    use_gpu: bool
-    num_threads: int | None
-    num_loaders: int
 
 
 def train_member(
@@ -196,7 +177,7 @@ def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu:
             name=uuid.uuid4().hex[:12],
             storage_path=str(work / "ray"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={} if use_gpu else {"env_vars": _CPU_ENVIRONMENT},
+            worker_runtime_env=worker_environment(use_gpu=use_gpu),
         ),
     )
     with _plain_errors():
@@ -224,35 +205,6 @@ def starting_weights(recipe: Recipe) -> str:
     """Where weights come from: hub, none, or a file by a path that holds in any folder."""
     weights = recipe.backbone.weights
     return weights if weights in ("hub", "none") else str(Path(weights).resolve())
-
-
-def worker_shares(num_workers: int, use_gpu: bool | None, *, num_runs: int) -> WorkerShares:
-    """What each worker gets of the cluster.
-
-    Args:
-        num_workers: Of a run.
-        use_gpu: None for GPUs where there are any.
-        num_runs: At the same time.
-
-    Raises:
-        ResourceError: If the cluster has fewer GPUs or CPUs; Ray would wait without end.
-    """
-    on_gpu = resolve_use_gpu(use_gpu)
-    resources = cluster_resources()
-    available = resources.num_gpus if on_gpu else resources.num_cpus
-    if num_workers < 1 or num_workers > available:
-        kind = "GPU" if on_gpu else "CPU"
-        raise ResourceError(
-            f"--workers must be from 1 to {available:g} here ({kind}s), got {num_workers}"
-        )
-    per_node = max(1.0, resources.num_cpus / resources.num_nodes)
-    workers_per_node = -(-num_workers * num_runs // resources.num_nodes)
-    cpus = max(1, int(per_node // workers_per_node))
-    if on_gpu:
-        num_loaders = min(_MAX_LOADERS, cpus - 1)
-        return WorkerShares(use_gpu=True, num_threads=None, num_loaders=num_loaders)
-    # On CPUs the network itself takes all cores.
-    return WorkerShares(use_gpu=False, num_threads=cpus, num_loaders=0)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.learner import Learner
 from dsdi_ray.distributed.objectives import build_objective
-from dsdi_ray.distributed.train import starting_weights, worker_shares
+from dsdi_ray.distributed.train import starting_weights
 from dsdi_ray.distributed.train_data import (
     CACHE_BYTES,
     Pictures,
@@ -25,6 +25,7 @@ from dsdi_ray.distributed.train_data import (
 )
 from dsdi_ray.distributed.train_epoch import check_shares, micro_batch
 from dsdi_ray.distributed.train_loop import starting_network
+from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
 from dsdi_ray.storage.prepared import PreparedSet
 
 _TIMED_STEPS = 3
@@ -89,9 +90,11 @@ def plan_training(
     """
     shares = worker_shares(num_workers, use_gpu, num_runs=1)
     PreparedSet.open(data.resolve())
-    trial = ray.remote(num_cpus=0 if shares.use_gpu else 1, num_gpus=1 if shares.use_gpu else 0)(
-        _plan
-    )
+    trial = ray.remote(
+        num_cpus=0 if shares.use_gpu else 1,
+        num_gpus=1 if shares.use_gpu else 0,
+        runtime_env=worker_environment(use_gpu=shares.use_gpu),
+    )(_plan)
     plan: TrainPlan = ray.get(
         trial.remote(
             recipe.model_dump(mode="json"),
@@ -197,10 +200,11 @@ class _Trial:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            learner.step(batches, number=0, batch_size=batch_size)
+            learner.step(batches[:1], number=0, batch_size=batch_size)
         own_weights = {t.untyped_storage().data_ptr() for t in learner.weights().values()}
-        all_bytes = sum(size for pointer, size in kept.items() if pointer not in own_weights)
-        self.activation_bytes = all_bytes / len(batches)
+        self.activation_bytes = sum(
+            size for pointer, size in kept.items() if pointer not in own_weights
+        )
         self.step_seconds = median(
             _seconds(lambda: learner.step(batches, number=0, batch_size=batch_size))
             for _ in range(_TIMED_STEPS)
