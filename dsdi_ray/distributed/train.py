@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
@@ -99,20 +100,13 @@ def train_member(
     data, out = data.resolve(), out.resolve()
     prepared = PreparedSet.open(data)
     resolved = recipe.model_dump(mode="json")
-    check_place(out)
-    if (out / MEMBER_FILE).is_file():
-        spec = read_member_spec(out)
-        if spec.recipe != resolved or spec.training_data_id != prepared.prepared_id:
-            raise DataError(
-                f"{out} holds a member of another recipe or other data (id {spec.member_id}); "
-                "choose another --out or remove it"
-            )
-        if resume:
-            return _summary(spec, out, started, reused=True)
-    identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
-    run_id = hashlib.sha256(identity).hexdigest()[:12]
-    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
+    run_id = _run_id(resolved, prepared)
     work = out.with_name(f"{out.name}.training") / run_id
+    complete = _complete_member(out, resolved, prepared)
+    if complete is not None and resume:
+        shutil.rmtree(work.parent, ignore_errors=True)  # left by a kill at the very end
+        return _summary(complete, out, started, reused=True)
+    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
     _begin(recipe, checkpoints, work, resume=resume)
     weights = starting_weights(recipe)
@@ -130,12 +124,33 @@ def train_member(
     }
     history = work / HISTORY_FILE
     with follow(recipe, history, mlflow=mlflow):
-        _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
+        if recipe.epochs not in checkpoints.epochs():
+            _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
     trained = Trained(recipe=recipe, prepared=prepared, preprocessing=preprocessing_of(network))
     beside = [history, history.with_name(TENSORBOARD)]
     spec = write_bundles(out, trained, checkpoints, beside=beside)
     shutil.rmtree(work.parent)
     return _summary(spec, out, started, reused=False)
+
+
+def _run_id(resolved: Mapping[str, Any], prepared: PreparedSet) -> str:
+    identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
+    return hashlib.sha256(identity).hexdigest()[:12]
+
+
+def _complete_member(
+    out: Path, resolved: Mapping[str, Any], prepared: PreparedSet
+) -> MemberSpec | None:
+    check_place(out)
+    if not (out / MEMBER_FILE).is_file():
+        return None
+    spec = read_member_spec(out)
+    if spec.recipe != resolved or spec.training_data_id != prepared.prepared_id:
+        raise DataError(
+            f"{out} holds a member of another recipe or other data (id {spec.member_id}); "
+            "choose another --out or remove it"
+        )
+    return spec
 
 
 def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume: bool) -> None:

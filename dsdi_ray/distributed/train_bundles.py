@@ -66,7 +66,7 @@ def write_bundles(
         out: Folder of the selected one; a member that is there is replaced.
         trained: What they have in common.
         checkpoints: Of the run.
-        beside: Files and folders that move into ``out``.
+        beside: Files and folders that are copied into ``out``.
 
     Returns:
         The selected one.
@@ -75,6 +75,8 @@ def write_bundles(
     last = checkpoints.read(recipe.epochs)
     history: Sequence[Mapping[str, Any]] = last.history
     best = checkpoints.read(selected_epoch(history, recipe.selection))
+    for torn in out.parent.glob(f".{out.name}.*.tmp"):
+        shutil.rmtree(torn)
     staging = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     spec = trained.write(staging, best)
     trained.write(staging / LAST, last)
@@ -82,8 +84,8 @@ def write_bundles(
     for k, epoch in enumerate(cycle_ends(recipe.epochs, cycles) if cycles else (), start=1):
         trained.write(staging / SNAPSHOTS / f"cycle-{k}", checkpoints.read(epoch))
     for path in beside:
-        if path.exists():
-            shutil.move(path, staging / path.name)
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, staging / path.name)
     if out.exists():
         shutil.rmtree(out)
     staging.rename(out)
