@@ -13,6 +13,7 @@ own, start-up included, at --epochs and at twice as many; the difference is the 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def compare_feeding(options: argparse.Namespace) -> None:
     """The same step, fed in different ways."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it
     import torch
 
     from dsdi_ray.distributed.learner import Learner
@@ -161,7 +163,7 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
         return {"picture": np.stack([decode_square(jpeg, side) for jpeg in batch["jpeg"]])}
 
     with ray_session():
-        rows = ray.data.read_parquet(str(prepared.path), columns=["jpeg"])
+        rows = ray.data.read_parquet(str(prepared.path)).select_columns(["jpeg"])
         dataset = rows.map_batches(decode, batch_size=recipe.batch_size)
         num_images, started = 0, 0.0
         for _ in range(2):  # the first epoch starts the workers
