@@ -195,9 +195,14 @@ class Recipe(_Section):
 
     Attributes:
         split_seed: Which images are held back; None takes the prepared set's split.
-        batch_size: Images of an optimiser step on each worker.
-        accumulate: Micro-batches that a step's images are computed in, one after the other.
-        ema_decay: Of the moving average of the weights that becomes the member; None: no average.
+        batch_size: Images of an optimiser step, over all workers and micro-batches.
+        accumulate: Micro-batches that a worker's share of them is computed in, one after the other.
+            Batch normalisation, the removal of outliers and the Lovasz hinge see a micro-batch.
+        ema_decay: Of the moving average of the weights that is validated and becomes the member;
+            None: no average.
+        select: Whose weights become the member: those of the epoch with the best ``lrap``, ``map``
+            or ``loss`` on the validation part, or the ``last``. None: lrap, but the last with
+            schedule cyclic, whose last snapshot is the member.
         mixed_precision: On GPUs; CPUs train in float32.
     """
 
@@ -214,6 +219,7 @@ class Recipe(_Section):
     accumulate: Annotated[int, Field(ge=1, validate_default=True)] = 1
     epochs: Annotated[int, Field(ge=1, validate_default=True)] = 40
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    select: Literal["lrap", "map", "loss", "last"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     split_seed: int | None = None
     mixed_precision: bool = True
@@ -245,6 +251,11 @@ class Recipe(_Section):
     def learning_rate(self) -> float:
         """The peak learning rate; the default scales with the batch."""
         return self.optimizer.lr or 0.1 * self.batch_size / 256
+
+    @property
+    def selection(self) -> str:
+        """What decides whose weights become the member, see ``select``."""
+        return self.select or ("last" if self.schedule.name == "cyclic" else "lrap")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -33,3 +33,8 @@ def progress_bar(
         ascii=None if is_terminal else " .:#",
         dynamic_ncols=is_terminal,
     )
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard error, above the progress lines that may be drawn there."""
+    tqdm.write(text, file=sys.stderr)

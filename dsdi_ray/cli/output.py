@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 
 JsonOption = typer.Option("--json", help="Print a machine-readable summary on standard output.")
 AddressOption = typer.Option(
@@ -21,6 +22,11 @@ def print_json(value: Any) -> None:
     """Print a summary, a list or a mapping as JSON."""
     plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     typer.echo(json.dumps(plain, indent=2, default=_as_json))
+
+
+def print_yaml(value: Mapping[str, Any]) -> None:
+    """Print a mapping as YAML, its keys in their order."""
+    typer.echo(yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:

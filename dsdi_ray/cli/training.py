@@ -1,4 +1,4 @@
-"""``dsdi train``, ``member import`` and ``ensemble build``."""
+"""``dsdi member import`` and ``ensemble build``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,54 +17,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     member = typer.Typer(no_args_is_help=True, help="Trained networks.")
     ensemble = typer.Typer(no_args_is_help=True, help="Weighted lists of members.")
-    app.command("train")(train)
     member.command("import")(import_)
     ensemble.command("build")(build)
     app.add_typer(member, name="member")
     app.add_typer(ensemble, name="ensemble")
-
-
-def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe YAML, such as jobs/recipes/a01.yaml.")],
-    data: Annotated[Path, typer.Option("--data", help="Prepared set.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the member bundle.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a value: --set loss.gamma=1.5 (may be repeated)."),
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Data-parallel workers.")] = 1,
-    gpu: Annotated[
-        bool | None,
-        typer.Option("--gpu/--cpu", help="Where to train; default: GPU if there is one."),
-    ] = None,
-    address: Address = None,
-    as_json: Json = False,
-) -> None:
-    """Train one member with Ray Train; a killed run resumes with the same command.
-
-    Example: dsdi train jobs/recipes/a01.yaml --data prepared/ --out members/a01 --set epochs=10
-    """
-    from dsdi_ray.config import load_recipe
-    from dsdi_ray.distributed.session import ray_session
-    from dsdi_ray.distributed.train import train_member
-
-    resolved = load_recipe(recipe, overrides or [])
-    with ray_session(address=address):
-        summary = train_member(resolved, data=data, out=out, num_workers=workers, use_gpu=gpu)
-    if as_json:
-        print_json(summary)
-        return
-    print_facts(
-        "Nothing to do, the member is complete" if summary.reused else "Trained",
-        {
-            "backbone": summary.backbone,
-            "epochs": f"{summary.epochs}, best {summary.best_epoch}",
-            "LRAP": summary.lrap,
-            "mAP (validation)": summary.map,
-            "seconds": summary.seconds,
-            "member": f"{summary.out} (id {summary.member_id})",
-        },
-    )
 
 
 def import_(

@@ -1,39 +1,43 @@
-"""Train a member with Ray Train: drive the workers, show progress, write the bundle."""
+"""Train a member with Ray Train: drive the workers, show progress, write the bundles."""
 
 import contextlib
 import hashlib
 import json
+import os
 import shutil
-import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    WorkerGroupError,
-)
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from safetensors.torch import load_file
 
 from dsdi_ray.config import Recipe
-from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
-from dsdi_ray.distributed.train_loop import BEST_FILE, STATE_FILE, starting_network, train_loop
-from dsdi_ray.errors import DataError, ResourceError, UserError
-from dsdi_ray.progress import progress_bar
-from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, read_member_spec, write_member
+from dsdi_ray.distributed.train_bundles import Trained, write_bundles
+from dsdi_ray.distributed.train_loop import (
+    CHECKPOINTS,
+    HISTORY_FILE,
+    OWNER_FILE,
+    starting_network,
+    train_loop,
+)
+from dsdi_ray.distributed.train_progress import TENSORBOARD, follow
+from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
+from dsdi_ray.errors import DataError, UserError
+from dsdi_ray.progress import print_line
+from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, check_place, read_member_spec
 from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.storage.train_checkpoints import TrainCheckpoints
 from dsdi_ray.vision.backbones import preprocessing_of
 from dsdi_ray.vision.network_facts import check_input_px
 
-_POLL_SECONDS = 0.5
-_MAX_LOADERS = 8  # per GPU
+_MAX_FAILURES = 3  # workers that die; mistakes are not tried again
+# How often Ray's controller looks after the workers. Ray's own 2 s are waited for at the end of a
+# run, and of each epoch that is shorter.
+_POLLS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,12 @@ class TrainSummary:
 
     Attributes:
         member_id: The member's id.
-        out: Its bundle.
+        out: Its bundle; see :mod:`dsdi_ray.distributed.train_bundles` for those in it.
         backbone: Its network.
         epochs: Epochs trained.
-        best_epoch: The epoch whose weights it has: the one of the best LRAP.
+        best_epoch: The epoch whose weights it has: the one that the recipe selects.
         lrap: On the validation part, at that epoch.
-        map: Mean average precision over classes there.
+        map: Mean average precision over features there.
         seconds: Wall clock.
         reused: True if the member was complete already.
     """
@@ -71,8 +75,10 @@ def train_member(
     num_workers: int = 1,
     use_gpu: bool | None = None,
     num_runs: int = 1,
+    resume: bool = True,
+    mlflow: str | None = None,
 ) -> TrainSummary:
-    """Train a recipe on a prepared set and write a member bundle.
+    """Train a recipe on a prepared set and write member bundles.
 
     A run that was cut off goes on from its last epoch; a member that is complete is left as it is.
 
@@ -80,88 +86,121 @@ def train_member(
         recipe: How.
         data: Prepared set.
         out: Folder of the bundle; checkpoints lie beside it until it is written.
-        num_workers: Data-parallel workers, each on a GPU where GPUs are used.
+        num_workers: Data-parallel workers that share each batch, each on a GPU where GPUs are used.
         use_gpu: None for GPUs where there are any.
         num_runs: Members that are trained at the same time on the same cluster, this one included.
+        resume: False starts over, also where the member is complete.
+        mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
 
     Raises:
-        ConfigError: If there is no such network, or it cannot take the recipe's pictures.
-        DataError: If the set cannot be read or ``out`` holds another member.
+        ConfigError: If the recipe does not fit the data or its network, or its loss diverges.
+        DataError: If the set or a checkpoint cannot be read, or ``out`` holds something else.
         ResourceError: If the cluster has fewer GPUs or CPUs than asked for.
     """
     started = time.monotonic()
     data, out = data.resolve(), out.resolve()
     prepared = PreparedSet.open(data)
     resolved = recipe.model_dump(mode="json")
-    if (out / MEMBER_FILE).is_file():
-        return _reuse(out, resolved, prepared.prepared_id, started)
-    scaling, num_threads, num_loaders = _scaling(num_workers, use_gpu, num_runs)
-    identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
-    work = out.with_name(f"{out.name}.training") / hashlib.sha256(identity).hexdigest()[:12]
-    work.mkdir(parents=True, exist_ok=True)
-    history = work / "history.jsonl"
-    weights = recipe.backbone.weights
-    if weights not in ("hub", "none"):
-        weights = str(Path(weights).resolve())  # workers run in another directory
+    run_id = _run_id(resolved, prepared)
+    work = out.with_name(f"{out.name}.training") / run_id
+    complete = _complete_member(out, resolved, prepared)
+    if complete is not None and resume:
+        shutil.rmtree(work.parent, ignore_errors=True)  # left by a kill at the very end
+        return _summary(complete, out, started, reused=True)
+    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
+    checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
+    _begin(recipe, checkpoints, work, resume=resume)
     check_input_px(recipe.backbone.name, recipe.input_px)
+    weights = starting_weights(recipe)
     # The network is built once here, so that a wrong name, a missing hub or file is an error now.
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
-    preprocessing = preprocessing_of(network)
-    trainer = TorchTrainer(
-        train_loop,
-        train_loop_config={
-            "recipe": resolved,
-            "weights": weights,
-            "data": str(data),
-            "history": str(history),
-            "num_threads": num_threads,
-            "num_loaders": num_loaders,
-        },
-        scaling_config=scaling,
-        run_config=RunConfig(
-            name="run",
-            storage_path=str(work),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=2),
-        ),
-    )
-    with _progress(recipe, history), _plain_errors():
-        result = trainer.fit()
-    assert result.checkpoint is not None
-    with result.checkpoint.as_directory() as folder:
-        tensors = load_file(Path(folder) / BEST_FILE)
-        best = torch.load(Path(folder) / STATE_FILE, weights_only=True)["best_metrics"]
-    metrics = {k: v for k, v in best.items() if k != "seconds"}
-    spec = write_member(
-        out,
-        MemberSpec(
-            backbone=recipe.backbone.name,
-            input_px=recipe.input_px,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            taxonomy=prepared.taxonomy,
-            recipe=resolved,
-            metrics=metrics,
-            training_data_id=prepared.prepared_id,
-        ),
-        tensors,
-    )
-    by_epoch = {json.loads(line)["epoch"]: line for line in _lines(history)}
-    (out / "history.jsonl").write_text("".join(f"{line}\n" for line in by_epoch.values()))
+    config = {
+        "recipe": resolved,
+        "weights": weights,
+        "data": str(data),
+        "work": str(work),
+        "run_id": run_id,
+        "owner": _take_over(work),
+        "num_threads": shares.num_threads,
+        "num_loaders": shares.num_loaders,
+    }
+    history = work / HISTORY_FILE
+    with follow(recipe, history, mlflow=mlflow):
+        if recipe.epochs not in checkpoints.epochs():
+            _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
+    trained = Trained(recipe=recipe, prepared=prepared, preprocessing=preprocessing_of(network))
+    beside = [history, history.with_name(TENSORBOARD)]
+    spec = write_bundles(out, trained, checkpoints, beside=beside)
     shutil.rmtree(work.parent)
     return _summary(spec, out, started, reused=False)
 
 
-def _reuse(
-    out: Path, resolved: Mapping[str, Any], prepared_id: str, started: float
-) -> TrainSummary:
+def _run_id(resolved: Mapping[str, Any], prepared: PreparedSet) -> str:
+    identity = json.dumps([resolved, prepared.prepared_id], sort_keys=True).encode()
+    return hashlib.sha256(identity).hexdigest()[:12]
+
+
+def _complete_member(
+    out: Path, resolved: Mapping[str, Any], prepared: PreparedSet
+) -> MemberSpec | None:
+    check_place(out)
+    if not (out / MEMBER_FILE).is_file():
+        return None
     spec = read_member_spec(out)
-    if spec.recipe != resolved or spec.training_data_id != prepared_id:
+    if spec.recipe != resolved or spec.training_data_id != prepared.prepared_id:
         raise DataError(
-            f"{out} holds a member of another recipe or other data (id {spec.member_id}); choose "
-            "another --out or remove it"
+            f"{out} holds a member of another recipe or other data (id {spec.member_id}); "
+            "choose another --out or remove it"
         )
-    return _summary(spec, out, started, reused=True)
+    return spec
+
+
+def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume: bool) -> None:
+    """Say where the run begins, and remove what is not to be gone on from."""
+    done = checkpoints.epochs()
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+        dropped = f"; {done[-1]} epochs of the earlier run are dropped" if done else ""
+        print_line(f"{recipe.name}: starts over{dropped}")
+    elif done:
+        print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
+    checkpoints.clean()
+
+
+def _take_over(work: Path) -> str:
+    """Make the run's folder this driver's; workers of another end at their next epoch."""
+    owner = uuid.uuid4().hex
+    work.mkdir(parents=True, exist_ok=True)
+    (work / OWNER_FILE).write_text(owner, "utf-8")
+    return owner
+
+
+def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:
+    """Run the workers to the end.
+
+    Checkpoints are the run's own and not Ray's, which may be torn by a kill; so each start is a new
+    run to Ray, in a folder that goes with the others.
+    """
+    os.environ.setdefault(*_POLLS)
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config=dict(config),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"GPU": 1.0, "CPU": 0.0} if use_gpu else {"CPU": 1.0},
+        ),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex[:12],
+            storage_path=str(work / "ray"),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            worker_runtime_env=worker_environment(use_gpu=use_gpu),
+        ),
+    )
+    with _plain_errors():
+        mistake = trainer.fit().return_value
+    if mistake is not None:
+        raise mistake
 
 
 def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> TrainSummary:
@@ -179,32 +218,10 @@ def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> Tr
     )
 
 
-def _scaling(
-    num_workers: int, use_gpu: bool | None, num_runs: int
-) -> tuple[ScalingConfig, int | None, int]:
-    """Workers that fit the cluster, their threads and loading processes.
-
-    Ray would wait without end for more workers.
-    """
-    on_gpu = resolve_use_gpu(use_gpu)
-    resources = cluster_resources()
-    available = resources.num_gpus if on_gpu else resources.num_cpus
-    if num_workers < 1 or num_workers > available:
-        kind = "GPU" if on_gpu else "CPU"
-        raise ResourceError(
-            f"--workers must be from 1 to {available:g} here ({kind}s), got {num_workers}"
-        )
-    per_worker = {"GPU": 1.0, "CPU": 0.0} if on_gpu else {"CPU": 1.0}
-    scaling = ScalingConfig(
-        num_workers=num_workers, use_gpu=on_gpu, resources_per_worker=per_worker
-    )
-    per_node = max(1.0, resources.num_cpus / resources.num_nodes)
-    workers_per_node = -(-num_workers * num_runs // resources.num_nodes)
-    cpus = max(1, int(per_node // workers_per_node))
-    if on_gpu:
-        return scaling, None, min(_MAX_LOADERS, cpus - 1)
-    # On CPUs the network itself takes all cores.
-    return scaling, cpus, 0
+def starting_weights(recipe: Recipe) -> str:
+    """Where weights come from: hub, none, or a file by a path that holds in any folder."""
+    weights = recipe.backbone.weights
+    return weights if weights in ("hub", "none") else str(Path(weights).resolve())
 
 
 @contextlib.contextmanager
@@ -217,42 +234,3 @@ def _plain_errors() -> Iterator[None]:
             if isinstance(failure, UserError):
                 raise failure from error
         raise
-
-
-@contextlib.contextmanager
-def _progress(recipe: Recipe, history: Path) -> Iterator[None]:
-    """Follow the workers' history file and show epochs as they end."""
-    is_over = threading.Event()
-
-    def follow() -> None:
-        num_lines = len(_lines(history))
-        with progress_bar(
-            total=recipe.epochs,
-            description=f"Training {recipe.name}",
-            unit="epoch",
-            initial=json.loads(_lines(history)[-1])["epoch"] if num_lines else 0,
-        ) as bar:
-            while True:
-                leaving = is_over.wait(_POLL_SECONDS)
-                for line in _lines(history)[num_lines:]:
-                    num_lines += 1
-                    metrics = json.loads(line)
-                    shown = ("train_loss", "validation_loss", "lrap", "map")
-                    facts = [f"{name} {metrics[name]:.3f}" for name in shown if name in metrics]
-                    bar.set_postfix_str(", ".join(facts), refresh=False)
-                    bar.update(max(0, metrics["epoch"] - bar.n))  # an epoch may be done again
-                if leaving:
-                    return
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-def _lines(path: Path) -> list[str]:
-    text = path.read_text() if path.is_file() else ""
-    return text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]

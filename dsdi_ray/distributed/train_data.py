@@ -1,7 +1,11 @@
-"""Training pictures: read from a prepared set, decoded, augmented, and handed out in batches."""
+"""Training pictures: read from a prepared set, decoded, and handed out in batches.
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+Shapes: N pictures of side S, B of a micro-batch, C classes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,38 +15,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dsdi_ray.config import Recipe
-from dsdi_ray.errors import DataError
+from dsdi_ray.config import Labels, Recipe
+from dsdi_ray.errors import ConfigError, DataError
+from dsdi_ray.method.soft_labels import encode_per_category, majority_labels
 from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
-from dsdi_ray.vision.transforms import decode_square, to_channels_first
+from dsdi_ray.taxonomy import Taxonomy
+from dsdi_ray.vision.transforms import decode_square
 
 CACHE_BYTES = 4 * 2**30
+Indices = NDArray[np.integer]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Images and soft labels of one part of a prepared set.
+    """Images and labels of one part of a prepared set.
 
     Attributes:
+        image_ids: Of each, ``[N]``.
         jpegs: The files' bytes; empty where the pictures are cached.
         labels: Soft labels, ``[N, C]``.
+        is_asked: Classes that count, ``[N, C]``; None: all.
         side_px: S.
         cached: Decoded pictures, ``[N, S, S, 3]``, where they fit in memory.
     """
 
+    image_ids: Sequence[str]
     jpegs: Sequence[pa.Buffer]
     labels: NDArray[np.float32]
+    is_asked: NDArray[np.bool_] | None
     side_px: int
     cached: NDArray[np.uint8] | None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, i: int) -> Tensor:
-        """Picture i, uint8 ``[3, S, S]``."""
+    def batch(self, indices: Indices) -> Tensor:
+        """Some pictures, uint8 ``[B, 3, S, S]``, the channels last in memory."""
         if self.cached is not None:
-            return to_channels_first(self.cached[i])
-        return to_channels_first(decode_square(self.jpegs[i], self.side_px))
+            pictures = self.cached[indices]
+        else:
+            pictures = np.stack([decode_square(self.jpegs[i], self.side_px) for i in indices])
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def load_pictures(
@@ -52,15 +65,20 @@ def load_pictures(
 
     Args:
         prepared: Where from.
-        recipe: Its split and input size.
+        recipe: Its split, labels and input size.
         cache_bytes: A part whose decoded pictures take no more is decoded once, in advance.
 
     Raises:
+        ConfigError: If the set has no answers, which the recipe's labels are made of.
         DataError: If less than two images are left to train.
     """
-    table = prepared.read(["image_id", "jpeg", "soft_label", "split"])
-    labels = labels_matrix(table, "soft_label")
-    jpegs = [value.as_buffer() for value in table["jpeg"]]
+    table = prepared.read(["image_id", "jpeg", "soft_label", "answer_counts", "num_asked", "split"])
+    labels, is_asked = encode_labels(
+        table,
+        recipe.labels,
+        taxonomy=prepared.taxonomy,
+        has_answers=prepared.encoding != "as_given",
+    )
     if recipe.split_seed is None:
         is_validation = np.array(table["split"].to_pylist()) == VALIDATION
     else:
@@ -68,115 +86,127 @@ def load_pictures(
     num_train = int((~is_validation).sum())
     if num_train < 2:
         raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")
+    ids, jpegs = table["image_id"].to_pylist(), [value.as_buffer() for value in table["jpeg"]]
     parts = []
     for mask in (~is_validation, is_validation):
-        side = recipe.input_px
-        chosen = [jpegs[i] for i in np.flatnonzero(mask)]
-        cached = None
-        if 0 < len(chosen) * side * side * 3 <= cache_bytes:
-            cached = np.stack([decode_square(jpeg, side) for jpeg in chosen])
-            chosen = []
-        parts.append(Pictures(jpegs=chosen, labels=labels[mask], side_px=side, cached=cached))
+        chosen = np.flatnonzero(mask)
+        files = [jpegs[i] for i in chosen]
+        is_cached = 0 < len(chosen) * recipe.input_px**2 * 3 <= cache_bytes
+        parts.append(
+            Pictures(
+                image_ids=[ids[i] for i in chosen],
+                jpegs=[] if is_cached else files,
+                labels=labels[chosen],
+                is_asked=None if is_asked is None else is_asked[chosen],
+                side_px=recipe.input_px,
+                cached=_decode_all(files, recipe.input_px) if is_cached else None,
+            )
+        )
     return parts[0], parts[1]
 
 
-def epoch_batches(
-    num_images: int, *, batch_size: int, seed: int, epoch: int, rank: int, num_workers: int
-) -> list[NDArray[np.integer]]:
-    """One worker's batches of an epoch: a seeded order, dealt out batch by batch.
-
-    What does not fill a batch on every worker is left out; other images are, in another epoch.
-
-    Returns:
-        Indices, ``[B]`` each, as many on every worker.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(num_images)
-    size = min(batch_size, num_images)
-    batches: list[NDArray[np.integer]] = []
-    for i in range(num_batches(num_images, batch_size=batch_size, num_workers=num_workers)):
-        first = (i * num_workers + rank) * size
-        batches.append(order.take(range(first, first + size), mode="wrap"))
-    return batches
-
-
-def num_batches(num_images: int, *, batch_size: int, num_workers: int) -> int:
-    """Batches of an epoch on each worker, at least 1."""
-    return max(1, num_images // (batch_size * num_workers))
-
-
-def load_batches(
-    pictures: Pictures,
-    batches: Sequence[NDArray[np.integer]],
-    *,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    seed: tuple[int, ...] = (),
-    num_processes: int = 0,
-    pin_memory: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of pictures, uint8 ``[B, 3, S, S]``, and soft labels ``[B, C]``.
-
-    A picture's augmentation depends on ``seed`` and its index alone: it is the same however many
-    processes share the work.
+def encode_labels(
+    table: pa.Table, labels: Labels, *, taxonomy: Taxonomy, has_answers: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """A recipe's labels, ``[N, C]``, and which of them count; None: all of them.
 
     Args:
-        pictures: N of them.
-        batches: Indices, ``[B]`` each.
-        augment: Random transform of one picture, drawing from torch's generator.
-        seed: Such as (seed of the recipe, epoch).
-        num_processes: That decode and augment beside the training, 0 for none.
+        table: Columns soft_label, answer_counts and num_asked.
+        labels: How.
+        taxonomy: Of the classes.
+        has_answers: Whether the set was made of answers and not of labels.
+
+    Raises:
+        ConfigError: If the labels are made of answers and there are none.
+    """
+    num_asked = labels_matrix(table, "num_asked")
+    is_asked = num_asked > 0 if labels.masked else None
+    if labels.encoding == "paper":
+        return labels_matrix(table, "soft_label"), is_asked
+    if not has_answers:
+        raise ConfigError(
+            f"labels.encoding: {labels.encoding} is made of answers, the set was made of labels; "
+            "set labels.encoding=paper to take them as they are"
+        )
+    counts = labels_matrix(table, "answer_counts")
+    if labels.encoding == "per_category":
+        categories = [one.category for one in taxonomy.classes]
+        return encode_per_category(counts, categories), is_asked
+    return majority_labels(counts, num_asked).astype(np.float32), is_asked
+
+
+def epoch_batches(num_images: int, *, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+    """The batches of an epoch over all workers, ``[batch_size]`` each, in a seeded order.
+
+    What does not fill a batch is left out; other images are, in another epoch. A set that is
+    smaller than a batch is one batch.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(num_images)
+    return [order[i * batch_size :][:batch_size] for i in range(num_steps(num_images, batch_size))]
+
+
+def num_steps(num_images: int, batch_size: int) -> int:
+    """Batches of an epoch, at least 1."""
+    return max(1, num_images // batch_size)
+
+
+def micro_batches(batch: Indices, *, rank: int, num_workers: int, accumulate: int) -> list[Indices]:
+    """One worker's share of a batch, in parts of as equal a size as can be."""
+    return np.array_split(batch, num_workers * accumulate)[rank * accumulate :][:accumulate]
+
+
+class Feeder:
+    """Hands out batches of a part, decoded in advance, here or by processes of their own.
+
+    Args:
+        pictures: The part.
+        num_processes: That decode beside the training, 0 for none; a cached part needs none.
         pin_memory: For quicker copies to a GPU.
     """
-    items = _Items(pictures, augment, seed)
-    if num_processes == 0:
-        for batch in batches:
-            with _one_thread():
-                drawn = [items[int(i)] for i in batch]
-                inputs = torch.stack([picture for picture, _ in drawn])
-            yield inputs, torch.stack([label for _, label in drawn])
-        return
-    yield from DataLoader(
-        items,
-        batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=num_processes,  # one thread each
-        pin_memory=pin_memory,
-        multiprocessing_context="fork",  # anything else copies the pictures into every process
-    )
 
-
-class _Items(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
-        self,
-        pictures: Pictures,
-        augment: Callable[[Tensor], Tensor] | None,
-        seed: tuple[int, ...],
+        self, pictures: Pictures, *, num_processes: int = 0, pin_memory: bool = False
     ) -> None:
         self._pictures = pictures
-        self._augment = augment
-        self._seed = seed
+        self._batches: list[Indices] = []
+        self._loader: DataLoader[Tensor] | None = None
+        if num_processes and pictures.cached is None:
+            self._loader = DataLoader(
+                _Batches(pictures),
+                batch_size=None,
+                sampler=self._batches,
+                num_workers=num_processes,
+                pin_memory=pin_memory,
+                persistent_workers=True,
+                multiprocessing_context="fork",  # anything else copies the files into each
+            )
 
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        picture = self._pictures.picture(i)
-        if self._augment is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(
-                    int(np.random.SeedSequence([*self._seed, i]).generate_state(1)[0])
-                )
-                picture = self._augment(picture)
-        return picture.contiguous(), torch.from_numpy(self._pictures.labels[i])
+    def __call__(self, batches: Sequence[Indices]) -> Iterator[Tensor]:
+        """The pictures of each batch, uint8 ``[B, 3, S, S]``."""
+        if self._loader is None:
+            yield from (self._pictures.batch(batch) for batch in batches)
+            return
+        self._batches[:] = batches
+        yield from self._loader
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sharing out operations on single pictures costs far more than it saves.
+class _Batches(Dataset[Tensor]):
+    """A dataset whose index is the indices of a batch."""
 
-    On two busy cores an augmentation took 55 ms of CPU time with two threads, 2 ms with one.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def __getitem__(self, indices: Indices) -> Tensor:
+        return self._pictures.batch(indices)
+
+
+def _decode_all(jpegs: Sequence[pa.Buffer], side_px: int) -> NDArray[np.uint8]:
+    """Decode in threads: most of the work is done without the interpreter's lock."""
+    decoded = np.empty((len(jpegs), side_px, side_px, 3), np.uint8)
+
+    def decode(i: int) -> None:
+        decoded[i] = decode_square(jpegs[i], side_px)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(decode, range(len(jpegs))))
+    return decoded

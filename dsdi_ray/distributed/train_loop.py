@@ -1,89 +1,74 @@
 """What each training worker runs: epochs of a recipe over a prepared set.
 
-An epoch's shuffling and augmentation depend on the recipe's seed and the epoch's number alone, so
-a run that resumes after any epoch goes on as if it had never stopped.
+An epoch's shuffling, augmentation and dropout depend on the recipe's seed and the epoch's number
+alone, so a run that resumes after any epoch goes on as if it had never stopped.
 """
 
 import json
-import math
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
 import ray.train.torch
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.learner import Learner
+from dsdi_ray.distributed.loss_watch import DivergedError
 from dsdi_ray.distributed.objectives import build_objective
-from dsdi_ray.distributed.train_data import (
-    Pictures,
-    epoch_batches,
-    load_batches,
-    load_pictures,
-    num_batches,
+from dsdi_ray.distributed.optimizers import learning_rate
+from dsdi_ray.distributed.train_data import Feeder, load_pictures, num_steps
+from dsdi_ray.distributed.train_epoch import Worker, check_shares, train_epoch
+from dsdi_ray.distributed.validation import (
+    selected_epoch,
+    validation_logits,
+    validation_metrics,
 )
-from dsdi_ray.errors import ConfigError
-from dsdi_ray.method.metrics import average_precisions, lrap
-from dsdi_ray.method.objective import Objective
-from dsdi_ray.method.schedules import learning_rate_factor
+from dsdi_ray.errors import DataError, ResourceError, UserError
+from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.bundles import read_weights_file
 from dsdi_ray.storage.prepared import PreparedSet
-from dsdi_ray.vision.backbones import build_backbone, load_pretrained, preprocessing_of
-from dsdi_ray.vision.member import Normalize
-from dsdi_ray.vision.transforms import augmentation
+from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
+from dsdi_ray.vision.backbones import build_backbone, load_pretrained
 
-MODEL_FILE, BEST_FILE, STATE_FILE = "model.safetensors", "best.safetensors", "state.pt"
-_VALIDATION_BATCH = 64
+CHECKPOINTS, HISTORY_FILE, OWNER_FILE = "checkpoints", "history.jsonl", "owner"
 
 
-def train_loop(config: Mapping[str, Any]) -> None:
-    """Train; reports metrics and a checkpoint per epoch, and appends metrics to a file.
+def train_loop(config: Mapping[str, Any]) -> UserError | None:
+    """Train; writes a checkpoint and the history after each epoch, and reports metrics to Ray.
 
     Args:
-        config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``history``
-            (file), ``num_threads`` (None: torch's choice), ``num_loaders`` (processes that load).
+        config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``work`` (folder
+            of the run), ``run_id``, ``owner`` (of the folder, see :func:`check_owner`),
+            ``num_threads`` (None: torch's choice), ``num_loaders``.
+
+    Returns:
+        A mistake that was come upon. It is not raised: Ray would do again what fails each time.
     """
-    recipe = Recipe.model_validate(config["recipe"])
     if config["num_threads"]:
         torch.set_num_threads(config["num_threads"])
-    prepared = PreparedSet.open(Path(config["data"]))
-    train, validation = load_pictures(prepared, recipe)
     context = ray.train.get_context()
-    rank, num_workers = context.get_world_rank(), context.get_world_size()
-    network = starting_network(
-        recipe, weights=config["weights"], num_classes=len(prepared.taxonomy)
-    )
-    run = _Run(
-        recipe,
-        network,
-        build_objective(recipe.loss, prepared.taxonomy, train.labels),
-        num_images=len(train),
-        world=num_workers,
+    worker = Worker(
+        rank=context.get_world_rank(),
+        num_workers=context.get_world_size(),
+        device=ray.train.torch.get_device(),
         num_loaders=config["num_loaders"],
     )
-    first_epoch = run.resume()
-    for epoch in range(first_epoch, recipe.epochs):
-        started = time.monotonic()
-        loss = run.train_epoch(train, epoch=epoch, rank=rank)
-        metrics: dict[str, Any] = {"epoch": epoch + 1, "train_loss": loss}
-        if rank == 0:
-            metrics |= run.validate(validation) if len(validation) else {}
-            metrics["seconds"] = time.monotonic() - started
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if rank == 0:
-                run.save(Path(folder), metrics, epoch=epoch)
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-                with Path(config["history"]).open("a") as history:
-                    history.write(json.dumps(metrics) + "\n")
-            ray.train.report(metrics, checkpoint=checkpoint)
+    try:
+        _train(Recipe.model_validate(config["recipe"]), worker, config)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"recipe {config['recipe']['name']}: the GPU's memory does not do for its batches; "
+            "set accumulate above 1, or batch_size or input_px lower"
+        ) from error
+    except UserError as error:
+        if worker.num_workers > 1 and not isinstance(error, DivergedError):
+            raise  # the others may not have come upon it and wait
+        return error
+    return None
 
 
 def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Module:
@@ -107,154 +92,111 @@ def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Mo
     return network
 
 
-class _Run:
-    """The state of a training run on one worker."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        network: nn.Module,
-        objective: Objective,
-        *,
-        num_images: int,
-        world: int,
-        num_loaders: int,
-    ) -> None:
-        preprocessing = preprocessing_of(network)
-        self._recipe = recipe
-        self._objective = objective
-        self._device = ray.train.torch.get_device()
-        self._normalize = Normalize(preprocessing.mean, preprocessing.std).to(self._device)
-        # Quicker convolutions, on CPUs too: 263 for 186 images a second and core with test_byobnet.
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)
-        self._model = ray.train.torch.prepare_model(self._network) if world > 1 else self._network
-        self._optimizer = _optimizer(recipe, self._network)
-        self._augment = augmentation(**recipe.augmentation.model_dump())
-        self._world = world
-        self._num_loaders = num_loaders
-        self._batches_per_epoch = num_batches(
-            num_images, batch_size=recipe.batch_size, num_workers=world
-        )
-        self._best: dict[str, Tensor] = {}
-        self._best_metrics: dict[str, Any] = {}
-
-    def resume(self) -> int:
-        """Load the last checkpoint if there is one; returns the epoch to go on with."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return 0
-        with checkpoint.as_directory() as folder:
-            path = Path(folder)
-            self._network.load_state_dict(load_file(path / MODEL_FILE))
-            self._best = load_file(path / BEST_FILE)
-            state = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._best_metrics = state["best_metrics"]
-        return int(state["epochs_done"])
-
-    def save(self, folder: Path, metrics: Mapping[str, Any], *, epoch: int) -> None:
-        """Write a checkpoint; the epoch with the best LRAP so far is kept in it as well."""
-        weights = {
-            k: t.detach().cpu().contiguous().clone() for k, t in self._network.state_dict().items()
-        }
-        if metrics.get("lrap", 0.0) >= self._best_metrics.get("lrap", 0.0):
-            self._best, self._best_metrics = weights, dict(metrics)
-        save_file(weights, folder / MODEL_FILE)
-        save_file(self._best, folder / BEST_FILE)
-        state = {
-            "optimizer": self._optimizer.state_dict(),
-            "best_metrics": self._best_metrics,
-            "epochs_done": epoch + 1,
-        }
-        torch.save(state, folder / STATE_FILE)
-
-    def train_epoch(self, pictures: Pictures, *, epoch: int, rank: int) -> float:
-        """One pass over the training part; returns the mean loss per image."""
-        recipe = self._recipe
-        batches = epoch_batches(
-            len(pictures),
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            epoch=epoch,
-            rank=rank,
-            num_workers=self._world,
-        )
-        torch.manual_seed(hash((recipe.seed, epoch, rank)))  # for dropout in the network
-        self._model.train()
-        losses = []
-        loaded = self._load(pictures, batches, augment=self._augment, seed=(recipe.seed, epoch))
-        for i, (inputs, targets) in enumerate(loaded):
-            self._set_learning_rate(epoch * len(batches) + i)
-            loss = self._loss(inputs, targets)
-            self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self._optimizer.step()
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise ConfigError(
-                f"recipe {recipe.name}: the loss became {mean} in epoch {epoch + 1}; "
-                f"set optimizer.lr below {recipe.learning_rate:g}"
-            )
-        return mean
-
-    @torch.inference_mode()
-    def validate(self, pictures: Pictures) -> dict[str, float]:
-        """LRAP, mAP over classes with a positive, and the loss, on the validation part."""
-        self._network.eval()
-        num_parts = -(-len(pictures) // _VALIDATION_BATCH)
-        batches = np.array_split(np.arange(len(pictures)), num_parts)
-        logits = [
-            self._network(self._normalize(inputs.to(self._device, non_blocking=True))).float().cpu()
-            for inputs, _ in self._load(pictures, batches)
-        ]
-        scores, labels = torch.cat(logits), torch.from_numpy(pictures.labels)
-        loss = self._objective.per_image(scores, labels).mean()
-        per_class = average_precisions(pictures.labels, scores.numpy())
-        return {
-            "validation_loss": float(loss),
-            "lrap": lrap(pictures.labels, scores.numpy()),
-            "map": float(np.nanmean(per_class)) if not np.isnan(per_class).all() else 0.0,
-        }
-
-    def _load(
-        self, pictures: Pictures, batches: Sequence[NDArray[np.integer]], **options: Any
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        return load_batches(
-            pictures,
-            batches,
-            num_processes=self._num_loaders,
-            pin_memory=self._device.type == "cuda",
-            **options,
-        )
-
-    def _loss(self, pictures: Tensor, targets: Tensor) -> Tensor:
-        is_mixed = self._recipe.mixed_precision and self._device.type == "cuda"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
-            logits = self._model(self._normalize(pictures.to(self._device, non_blocking=True)))
-        return self._objective(logits, targets.to(self._device))
-
-    def _set_learning_rate(self, step: int) -> None:
-        schedule = self._recipe.schedule
-        factor = learning_rate_factor(
-            step,
-            num_steps=self._recipe.epochs * self._batches_per_epoch,
-            num_warmup_steps=round(schedule.warmup_epochs * self._batches_per_epoch),
-            schedule=schedule.name,
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = factor * self._recipe.learning_rate
-
-
-def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    settings = recipe.optimizer
-    if settings.name == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), recipe.learning_rate, weight_decay=settings.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        recipe.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
+    work = Path(config["work"])
+    check_owner(work, config["owner"])
+    prepared = PreparedSet.open(Path(config["data"]))
+    train, validation = load_pictures(prepared, recipe)
+    check_shares(recipe, len(train), worker.num_workers)
+    objective = build_objective(recipe.loss, prepared.taxonomy, train.labels)
+    steps_per_epoch = num_steps(len(train), recipe.batch_size)
+    learner = Learner(
+        recipe,
+        starting_network(recipe, weights=config["weights"], num_classes=len(prepared.taxonomy)),
+        objective,
+        device=worker.device,
+        steps_per_epoch=steps_per_epoch,
+        num_workers=worker.num_workers,
     )
+    feeder, validation_feeder = (
+        Feeder(part, num_processes=worker.num_loaders, pin_memory=worker.device.type == "cuda")
+        for part in (train, validation)
+    )
+    checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=config["run_id"])
+    history = resume(learner, checkpoints, steps_per_epoch=steps_per_epoch)
+    for epoch in range(len(history), recipe.epochs):
+        started = time.monotonic()
+        loss = train_epoch(learner, train, feeder, recipe, epoch=epoch, worker=worker)
+        seconds = time.monotonic() - started
+        last_step = (epoch + 1) * steps_per_epoch - 1
+        metrics: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "learning_rate": learning_rate(recipe, last_step, steps_per_epoch=steps_per_epoch),
+            "train_loss": loss,
+            "images_per_second": steps_per_epoch * min(recipe.batch_size, len(train)) / seconds,
+        }
+        if len(validation):
+            logits = validation_logits(
+                learner,
+                validation,
+                validation_feeder,
+                rank=worker.rank,
+                num_workers=worker.num_workers,
+            )
+            metrics |= validation_metrics(
+                logits, validation, objective=objective, taxonomy=prepared.taxonomy
+            )
+        metrics["seconds"] = time.monotonic() - started
+        history.append(metrics)
+        if worker.rank == 0:
+            check_owner(work, config["owner"])
+            save(learner, checkpoints, history, recipe)
+            write_history(work / HISTORY_FILE, history)
+        ray.train.report({k: v for k, v in metrics.items() if not isinstance(v, dict)})
+
+
+def check_owner(work: Path, owner: str) -> None:
+    """End workers whose driver was killed, or who were started twice, when others took over.
+
+    Raises:
+        DataError: If the folder is another run's by now.
+    """
+    if (work / OWNER_FILE).read_text("utf-8") != owner:
+        raise DataError(
+            f"{work}: the same recipe was started again for the same --out; this run ends"
+        )
+
+
+def resume(
+    learner: Learner, checkpoints: TrainCheckpoints, *, steps_per_epoch: int
+) -> list[Mapping[str, Any]]:
+    """Load the newest checkpoint if there is one; returns the history so far."""
+    checkpoint = checkpoints.latest()
+    if checkpoint is None:
+        return []
+    learner.load(
+        checkpoint.weights,
+        checkpoint.average,
+        checkpoint.optimizer,
+        num_steps=checkpoint.epoch * steps_per_epoch,
+    )
+    return list(checkpoint.history)
+
+
+def save(
+    learner: Learner,
+    checkpoints: TrainCheckpoints,
+    history: list[Mapping[str, Any]],
+    recipe: Recipe,
+) -> None:
+    """Write a checkpoint; those that may become members are kept, and the one before."""
+    epoch = len(history)
+    cycles = recipe.schedule.cycles
+    snapshots = cycle_ends(recipe.epochs, cycles) if cycles else ()
+    checkpoints.write(
+        TrainCheckpoint(
+            epoch=epoch,
+            history=history,
+            weights=learner.weights(),
+            average=learner.average_weights(),
+            optimizer=learner.optimizer_state(),
+        ),
+        keep={epoch - 1, selected_epoch(history, recipe.selection), *snapshots},
+    )
+
+
+def write_history(path: Path, history: list[Mapping[str, Any]]) -> None:
+    """Write the metrics of all epochs so far, in place of the file that may be there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{json.dumps(row)}\n" for row in history), "utf-8")
+    temporary.replace(path)

@@ -61,7 +61,17 @@ class Objective:
         Raises:
             ValueError: If shapes differ, a setting is out of range, or no image would be left.
         """
-        losses = self.per_image(logits, targets, is_asked)
+        return self.mean_of_kept(self.per_image(logits, targets, is_asked))
+
+    def mean_of_kept(self, losses: Tensor) -> Tensor:
+        """The mean over the images that are kept, a scalar; a GPU is not waited for.
+
+        Args:
+            losses: Of :meth:`per_image`, ``[B]``.
+
+        Raises:
+            ValueError: If no image would be left.
+        """
         is_kept = kept_images(losses, num_removed=self.remove_outliers)
         return torch.where(is_kept, losses, 0).sum() / is_kept.sum()
 

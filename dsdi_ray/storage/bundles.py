@@ -102,10 +102,7 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
     Raises:
         DataError: If ``out`` holds something else, or another member.
     """
-    if out.is_file():
-        raise DataError(f"{out} is a file; choose a folder")
-    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
+    check_place(out)
     temporary = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     temporary.mkdir(parents=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
@@ -132,6 +129,18 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
         shutil.rmtree(out)
     temporary.rename(out)
     return spec
+
+
+def check_place(out: Path) -> None:
+    """See whether a member may be written to a folder.
+
+    Raises:
+        DataError: If ``out`` holds something that is no member.
+    """
+    if out.is_file():
+        raise DataError(f"{out} is a file; choose a folder")
+    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
 
 
 def read_member_spec(path: str | Path) -> MemberSpec:

@@ -29,20 +29,22 @@ def coloured_image(present: np.ndarray, rng: np.random.Generator, side_px: int =
     return np.clip(base + rng.normal(0, 20, (side_px, side_px, 3)), 0, 255).astype(np.uint8)
 
 
-def write_coloured_set(out: Path, *, num_images: int = 40, seed: int = 0) -> PreparedSet:
+def write_coloured_set(
+    out: Path, *, num_images: int = 40, seed: int = 0, side_px: int = 48
+) -> PreparedSet:
     """A complete prepared set of three classes."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(num_images):
         present = rng.random(3) < 0.5
         jpeg = io.BytesIO()
-        Image.fromarray(coloured_image(present, rng)).save(jpeg, "JPEG", quality=90)
+        Image.fromarray(coloured_image(present, rng, side_px)).save(jpeg, "JPEG", quality=90)
         rows.append(
             {
                 "image_id": f"image-{i:04}",
                 "jpeg": jpeg.getvalue(),
-                "width": 48,
-                "height": 48,
+                "width": side_px,
+                "height": side_px,
                 "soft_label": present.astype(np.float32).tolist(),
                 "answer_counts": present.astype(np.int32).tolist(),
                 "num_asked": [1] * 3,

@@ -1,10 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +10,15 @@ from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.members import load_member
 from dsdi_ray.distributed.train import train_member
 from dsdi_ray.distributed.train_loop import starting_network
+from dsdi_ray.distributed.train_members import train_each
+from dsdi_ray.distributed.train_plan import plan_training
 from dsdi_ray.errors import ConfigError, DataError, ResourceError
-from dsdi_ray.storage.bundles import read_member_spec, read_member_weights
+from dsdi_ray.storage.bundles import (
+    read_ensemble,
+    read_member_spec,
+    read_member_weights,
+    write_ensemble,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -73,6 +74,23 @@ def test_the_bundle_says_how_it_was_trained_and_how_well(trained, data):
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert trained.lrap == max(row["lrap"] for row in history)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert set(history[-1]["average_precision"]) == {"red", "green", "blue"}
+    assert history[-1]["map"] == pytest.approx(
+        np.mean(list(history[-1]["average_precision"].values()))
+    )
+
+
+def test_the_last_epoch_is_a_member_of_its_own_and_tensorboard_has_the_curves(trained):
+    last = read_member_spec(trained.out / "last")
+    assert last.metrics["epoch"] == 8
+    write_ensemble([(trained.out / "last", 1.0)], trained.out.parent / "e")
+    assert read_ensemble(trained.out.parent / "e").members[0].member_id == last.member_id
+    (events,) = (trained.out / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"validation_loss" in content
+    assert b"average_precision/red" in content
+    (trained.out.parent / "e" / "ensemble.yaml").unlink()
+    (trained.out.parent / "e").rmdir()
 
 
 def test_nothing_but_the_bundle_is_left_beside_it(trained):
@@ -87,22 +105,39 @@ def test_a_complete_member_is_not_trained_again(trained, data):
 
 
 def test_a_member_of_another_recipe_is_not_replaced(trained, data):
-    with pytest.raises(DataError, match="another recipe or other data"):
-        train_member(recipe(epochs=9), data=data, out=trained.out)
+    for resume in (True, False):
+        with pytest.raises(DataError, match="another recipe or other data"):
+            train_member(recipe(epochs=9), data=data, out=trained.out, resume=resume)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(local_ray, data, tmp_path):
-    a = train_member(recipe(), data=data, out=tmp_path / "a")
-    b = train_member(recipe(), data=data, out=tmp_path / "b")
-    c = train_member(recipe(seed=1), data=data, out=tmp_path / "c")
-    assert a.member_id == b.member_id
-    assert a.member_id != c.member_id
+def test_two_workers_with_micro_batches_train_as_one(local_ray, data, tmp_path):
+    """Batches of 10 are 3 + 2 images on one worker and 3 + 2 on the other."""
+    of = recipe(
+        backbone={"name": "test_convnext", "weights": "none"},  # no batch normalisation
+        batch_size=10,
+        epochs=1,
+        optimizer={"name": "sgd", "lr": 0.05},
+        labels={"masked": True},
+    )
+    one = train_member(of, data=data, out=tmp_path / "one")
+    in_parts = of.model_copy(update={"accumulate": 2})
+    two = train_member(in_parts, data=data, out=tmp_path / "two", num_workers=2)
+    expected, got = weights_of(one.out), weights_of(two.out)
+    start = starting_network(of, weights="none", num_classes=3).state_dict()
+    assert any((expected[name] - start[name]).abs().max() > 1e-3 for name in start)
+    for name, weight in expected.items():
+        torch.testing.assert_close(got[name], weight, atol=1e-5, rtol=1e-4)
+    metrics = [read_member_spec(m.out).metrics for m in (one, two)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
 
 
-def test_two_workers_train_one_network(local_ray, data, tmp_path):
-    summary = train_member(recipe(epochs=4), data=data, out=tmp_path / "two", num_workers=2)
-    assert summary.lrap > 0.7
-    assert load_member(summary.out).logits(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 3)
+def test_the_same_seed_gives_the_same_start_and_another_seed_another():
+    a, b, c = (
+        starting_network(recipe(seed=seed), weights="none", num_classes=3).state_dict()
+        for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
 def test_weights_from_a_file_are_the_start(local_ray, data, tmp_path, monkeypatch):
@@ -129,68 +164,52 @@ def test_weights_of_another_network_are_refused_at_once(local_ray, data, tmp_pat
         train_member(wrong, data=data, out=tmp_path / "m")
 
 
-def test_a_diverging_run_ends_in_one_plain_line(local_ray, data, tmp_path):
-    wild = recipe(optimizer={"name": "sgd", "lr": 1e30}, schedule={"warmup_epochs": 0})
+def test_a_diverging_run_ends_on_all_workers_and_names_images_of_both(local_ray, data, tmp_path):
+    wild = recipe(name="wild", optimizer={"name": "sgd", "lr": 1e30}, schedule={"warmup_epochs": 0})
     with pytest.raises(
-        ConfigError, match=r"recipe tiny: the loss became .* set optimizer.lr below"
+        ConfigError,
+        match=r"recipe wild: the loss diverged in epoch 1, step \d, on (image-\d+ \(.*\), ){7}.*; "
+        r"set optimizer.lr below 1e\+30",
     ):
-        train_member(wild, data=data, out=tmp_path / "m")
+        train_member(wild, data=data, out=tmp_path / "m", num_workers=2)
 
 
-def test_more_workers_than_cpus_are_refused_at_once(local_ray, data, tmp_path):
+def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path, capsys):
+    unknown = recipe(name="unknown", backbone={"name": "no_such_network", "weights": "none"})
+    outcomes = train_each([unknown, recipe(epochs=1)], data=data, out=tmp_path)
+    assert [outcome.recipe for outcome in outcomes] == ["unknown", "tiny"]
+    assert "timm knows none of that name" in str(outcomes[0].error)
+    assert outcomes[1].error is None
+    assert outcomes[1].summary.out == tmp_path / "tiny"
+    assert "tiny 1/1  loss " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="two recipes are named tiny"):
+        train_each([recipe(), recipe()], data=data, out=tmp_path)
+
+
+def test_what_cannot_be_is_refused_at_once(local_ray, data, tmp_path):
     with pytest.raises(ResourceError, match=r"--workers must be from 1 to 2 here \(CPUs\), got 3"):
         train_member(recipe(), data=data, out=tmp_path / "m", num_workers=3)
-
-
-def test_a_gpu_that_is_not_there_is_refused_at_once(local_ray, data, tmp_path):
     with pytest.raises(ResourceError, match="a GPU was asked for"):
         train_member(recipe(), data=data, out=tmp_path / "m", use_gpu=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(DataError, match="is not empty and no member bundle"):
+        train_member(recipe(), data=data, out=tmp_path / "full")
 
 
-_DRIVER = """
-import sys
-from pathlib import Path
-from dsdi_ray.config import Recipe
-from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.distributed.train import train_member
-recipe, data, out = Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-with ray_session(num_cpus=1):
-    print(train_member(recipe, data=data, out=out).member_id)
-"""
-
-
-def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, tmp_path):
-    long = recipe(epochs=25)
-    command = [sys.executable, "-c", _DRIVER, long.model_dump_json(), str(data)]
-    out = tmp_path / "killed"
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen([*command, str(out)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while _num_epochs(out) < 5:
-            assert driver.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-    assert not out.exists()
-    done_before = _num_epochs(out)
-    assert done_before < 25
-    time.sleep(2)  # a local Ray dies with its driver, not in the same instant
-    done_before = _num_epochs(out)
-    resumed = subprocess.run(
-        [*command, str(out)], capture_output=True, text=True, timeout=240, check=True
-    )
-    unbroken = subprocess.run(
-        [*command, str(tmp_path / "whole")], capture_output=True, text=True, timeout=240, check=True
-    )
-    assert resumed.stdout.split()[-1] == unbroken.stdout.split()[-1]
-    times = [json.loads(x)["epoch"] for x in (out / "history.jsonl").read_text().splitlines()]
-    assert times == list(range(1, 26))
-    assert done_before >= 5
-
-
-def _num_epochs(out: Path) -> int:
-    return sum(
-        len(file.read_text().splitlines())
-        for file in out.with_name(f"{out.name}.training").glob("*/history.jsonl")
-    )
+def test_a_plan_counts_and_estimates_and_writes_nothing(local_ray, data):
+    before = sorted(data.parent.rglob("*"))
+    plan = plan_training(recipe(accumulate=2, ema_decay=0.9), data=data, num_workers=2)
+    assert (plan.num_train, plan.num_validation) == (30, 10)
+    assert plan.micro_batch == (2, 3, 32, 32)
+    assert (plan.steps_per_epoch, plan.num_steps) == (3, 6)
+    network = starting_network(recipe(), weights="none", num_classes=3)
+    assert plan.num_parameters == sum(p.numel() for p in network.parameters())
+    # Weights, gradients, AdamW's two moments, the average.
+    assert plan.weights_mib == pytest.approx(5 * 4 * plan.num_parameters / 2**20, rel=0.01)
+    assert plan.activations_mib > 0
+    assert 0.001 < plan.gigaflops < 1
+    assert 0 < plan.seconds_per_step < plan.estimated_seconds < 60
+    assert sorted(data.parent.rglob("*")) == before
+    with pytest.raises(ConfigError, match="are 1 in each, needs at least 2"):
+        plan_training(recipe(accumulate=4), data=data, num_workers=2)

@@ -1,10 +1,22 @@
 import io
 
 import numpy as np
+import pyarrow as pa
+import pytest
 import torch
 from PIL import Image
 
-from dsdi_ray.distributed.train_data import Pictures, epoch_batches, load_batches
+from dsdi_ray.config import Labels
+from dsdi_ray.distributed.train_data import (
+    Feeder,
+    Pictures,
+    encode_labels,
+    epoch_batches,
+    micro_batches,
+)
+from dsdi_ray.errors import ConfigError
+from dsdi_ray.storage.prepared import vectors_column
+from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
 
 SIDE = 16
 
@@ -20,24 +32,19 @@ def pictures(num=12, *, cached):
     decoded = None
     if cached:
         plain = pictures(num, cached=False)
-        decoded = np.stack([plain.picture(i).permute(1, 2, 0).numpy() for i in range(num)])
-    labels = rng.random((num, 2)).astype(np.float32)
-    return Pictures(jpegs=jpegs, labels=labels, side_px=SIDE, cached=decoded)
-
-
-def noisy(picture):
-    return picture ^ torch.randint(0, 256, picture.shape, dtype=torch.uint8)
-
-
-def batches(epoch=0, rank=0, num_workers=1, num_images=10, batch_size=4):
-    return epoch_batches(
-        num_images,
-        batch_size=batch_size,
-        seed=0,
-        epoch=epoch,
-        rank=rank,
-        num_workers=num_workers,
+        decoded = np.concatenate([plain.batch([i]).permute(0, 2, 3, 1) for i in range(num)])
+    return Pictures(
+        image_ids=[f"image-{i}" for i in range(num)],
+        jpegs=jpegs,
+        labels=rng.random((num, 2)).astype(np.float32),
+        is_asked=None,
+        side_px=SIDE,
+        cached=decoded,
     )
+
+
+def batches(epoch=0, num_images=10, batch_size=4):
+    return epoch_batches(num_images, batch_size=batch_size, seed=0, epoch=epoch)
 
 
 def test_an_epoch_takes_each_image_once_at_most_and_fills_its_batches():
@@ -51,55 +58,77 @@ def test_epochs_differ_and_can_be_repeated():
     assert not np.array_equal(batches(epoch=3), batches(epoch=4))
 
 
-def test_workers_share_an_epoch_without_overlap_in_equal_numbers():
-    parts = [np.concatenate(batches(rank=r, num_workers=2, num_images=17)) for r in range(2)]
-    assert len(parts[0]) == len(parts[1]) == 8
-    assert not set(parts[0]) & set(parts[1])
-
-
 def test_a_set_smaller_than_a_batch_is_one_batch():
     assert [sorted(b) for b in batches(num_images=3)] == [[0, 1, 2]]
-    shared = [batches(num_images=3, rank=r, num_workers=2) for r in range(2)]
-    assert [len(b) for part in shared for b in part] == [3, 3]
+
+
+@pytest.mark.parametrize(("num_workers", "accumulate"), [(1, 1), (2, 1), (1, 3), (3, 2)])
+def test_workers_and_micro_batches_share_a_batch_evenly(num_workers, accumulate):
+    batch = np.arange(28)
+    shares = [
+        micro_batches(batch, rank=rank, num_workers=num_workers, accumulate=accumulate)
+        for rank in range(num_workers)
+    ]
+    assert [len(share) for share in shares] == [accumulate] * num_workers
+    parts = [part for share in shares for part in share]
+    assert np.array_equal(np.concatenate(parts), batch)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_pictures_are_the_same_from_cache_and_from_files():
     from_files, from_cache = pictures(cached=False), pictures(cached=True)
-    assert all(torch.equal(from_files.picture(i), from_cache.picture(i)) for i in range(12))
+    some = np.array([3, 0, 11])
+    assert torch.equal(from_files.batch(some), from_cache.batch(some))
 
 
-def test_batches_are_the_same_however_many_processes_load_them():
-    for cached in (True, False):
-        found = [
-            list(
-                load_batches(
-                    pictures(cached=cached),
-                    batches(),
-                    augment=noisy,
-                    seed=(1, 2),
-                    num_processes=num,
-                )
-            )
-            for num in (0, 2)
-        ]
-        for (inputs, labels), (others, same) in zip(*found, strict=True):
-            assert torch.equal(inputs, others)
-            assert torch.equal(labels, same)
+def test_batches_are_the_same_whoever_loads_them_and_in_every_epoch():
+    part = pictures(cached=False)
+    here, there = Feeder(part), Feeder(part, num_processes=2)
+    for epoch in range(2):
+        drawn = batches(epoch=epoch)
+        found = [list(feeder(drawn)) for feeder in (here, there, Feeder(pictures(cached=True)))]
+        for same in zip(*found, strict=True):
+            assert same[0].shape == (4, 3, SIDE, SIDE)
+            assert all(torch.equal(same[0], other) for other in same[1:])
 
 
-def test_augmentation_changes_with_the_epoch_and_leaves_the_networks_randomness_alone():
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    first, second = (
-        next(load_batches(pictures(cached=True), batches(), augment=noisy, seed=(0, epoch)))[0]
-        for epoch in (0, 1)
+TAXONOMY = Taxonomy(
+    name="two by two",
+    classes=tuple(
+        TaxonomyClass(name=name, category=category)
+        for name, category in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"))
+    ),
+)
+ANSWERS = pa.table(
+    {
+        "soft_label": vectors_column(np.array([[1, 0.25, 0.5, 0]], np.float32), pa.float32()),
+        "answer_counts": vectors_column(np.array([[4, 1, 2, 0]], np.int32), pa.int32()),
+        "num_asked": vectors_column(np.array([[5, 5, 3, 0]], np.int32), pa.int32()),
+    }
+)
+
+
+def encode(**labels):
+    return encode_labels(ANSWERS, Labels(**labels), taxonomy=TAXONOMY, has_answers=True)
+
+
+def test_one_prepared_set_serves_all_encodings_of_the_answers():
+    paper, per_category, majority = (
+        encode(encoding=name)[0].tolist() for name in ("paper", "per_category", "majority")
     )
-    assert not torch.equal(first, second)
-    assert torch.equal(torch.rand(1), expected)
+    assert paper == [[1, 0.25, 0.5, 0]]
+    assert per_category == [[1, 0.25, 1, 0]]
+    assert majority == [[1, 0, 1, 0]]
 
 
-def test_loading_gives_the_threads_back():
-    before = torch.get_num_threads()
-    next(load_batches(pictures(cached=True), batches()))
-    assert torch.get_num_threads() == before
+def test_a_mask_tells_what_somebody_was_asked_about():
+    assert encode()[1] is None
+    assert encode(masked=True)[1].tolist() == [[True, True, True, False]]
+
+
+def test_labels_as_given_cannot_be_encoded_otherwise():
+    given, _ = encode_labels(ANSWERS, Labels(), taxonomy=TAXONOMY, has_answers=False)
+    assert given.tolist() == [[1, 0.25, 0.5, 0]]
+    with pytest.raises(ConfigError, match="set labels.encoding=paper to take them as they are"):
+        encode_labels(ANSWERS, Labels(encoding="majority"), taxonomy=TAXONOMY, has_answers=False)

@@ -1,21 +1,9 @@
 import io
 
 import numpy as np
-import torch
 from PIL import Image
 
-from dsdi_ray.config import Augmentation
-from dsdi_ray.vision.transforms import augmentation, decode_square, to_channels_first
-
-
-def off(**changes):
-    """All augmentation off but what is given."""
-    return Augmentation(**(dict.fromkeys(Augmentation.model_fields, 0.0) | changes)).model_dump()
-
-
-def picture(side=32):
-    torch.manual_seed(0)
-    return torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
+from dsdi_ray.vision.transforms import decode_square, to_channels_first
 
 
 def test_a_decoded_picture_is_a_plain_resize_to_a_square_in_rgb():
@@ -42,22 +30,3 @@ def test_channels_come_first_without_a_copy():
     tensor = to_channels_first(array)
     array[1, 2, 0] = 7
     assert tensor[0, 1, 2] == 7
-
-
-def test_augmentation_with_nothing_on_changes_nothing():
-    assert torch.equal(augmentation(**off())(picture()), picture())
-
-
-def test_flips_are_flips():
-    flipped = augmentation(**off(horizontal_flip=1.0))(picture())
-    assert torch.equal(flipped, picture().flip(-1))
-    flipped = augmentation(**off(vertical_flip=1.0))(picture())
-    assert torch.equal(flipped, picture().flip(-2))
-
-
-def test_the_default_augmentation_changes_pictures_but_not_their_form():
-    transform = augmentation(**Augmentation().model_dump())
-    original = picture()
-    changed = [transform(original) for _ in range(3)]
-    assert all(c.dtype == torch.uint8 and c.shape == (3, 32, 32) for c in changed)
-    assert not torch.equal(changed[0], changed[1])

@@ -1,0 +1,92 @@
+"""From the checkpoints of a run that is over to member bundles.
+
+OUT is the member that the recipe selects, with ``history.jsonl`` and ``tensorboard/`` beside its
+weights; OUT/last is the network after the last epoch and OUT/snapshots/cycle-K that after the K-th
+cycle of the learning rate. Each of them is a member bundle of its own.
+"""
+
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.validation import selected_epoch
+from dsdi_ray.method.snapshots import cycle_ends
+from dsdi_ray.storage.bundles import MemberSpec, write_member
+from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
+from dsdi_ray.vision.backbones import Preprocessing
+
+LAST, SNAPSHOTS = "last", "snapshots"
+_METRICS = ("epoch", "train_loss", "validation_loss", "lrap", "map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run's members have in common.
+
+    Attributes:
+        recipe: How it was trained.
+        prepared: On what.
+        preprocessing: Of the network.
+    """
+
+    recipe: Recipe
+    prepared: PreparedSet
+    preprocessing: Preprocessing
+
+    def write(self, out: Path, checkpoint: TrainCheckpoint) -> MemberSpec:
+        """Write the member of a checkpoint."""
+        metrics = {k: v for k, v in checkpoint.history[-1].items() if k in _METRICS}
+        return write_member(
+            out,
+            MemberSpec(
+                backbone=self.recipe.backbone.name,
+                input_px=self.recipe.input_px,
+                mean=self.preprocessing.mean,
+                std=self.preprocessing.std,
+                taxonomy=self.prepared.taxonomy,
+                recipe=self.recipe.model_dump(mode="json"),
+                metrics={k: v for k, v in metrics.items() if v is not None},
+                training_data_id=self.prepared.prepared_id,
+            ),
+            checkpoint.member_weights,
+        )
+
+
+def write_bundles(
+    out: Path, trained: Trained, checkpoints: TrainCheckpoints, *, beside: Sequence[Path]
+) -> MemberSpec:
+    """Write all members of a run; they appear at once.
+
+    Args:
+        out: Folder of the selected one; a member that is there is replaced.
+        trained: What they have in common.
+        checkpoints: Of the run.
+        beside: Files and folders that are copied into ``out``.
+
+    Returns:
+        The selected one.
+    """
+    recipe = trained.recipe
+    last = checkpoints.read(recipe.epochs)
+    history: Sequence[Mapping[str, Any]] = last.history
+    best = checkpoints.read(selected_epoch(history, recipe.selection))
+    for torn in out.parent.glob(f".{out.name}.*.tmp"):
+        shutil.rmtree(torn)
+    staging = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    spec = trained.write(staging, best)
+    trained.write(staging / LAST, last)
+    cycles = recipe.schedule.cycles
+    for k, epoch in enumerate(cycle_ends(recipe.epochs, cycles) if cycles else (), start=1):
+        trained.write(staging / SNAPSHOTS / f"cycle-{k}", checkpoints.read(epoch))
+    for path in beside:
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, staging / path.name)
+    if out.exists():
+        shutil.rmtree(out)
+    staging.rename(out)
+    return spec

@@ -1,0 +1,93 @@
+import importlib.util
+import json
+import time
+
+import pytest
+
+from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.train_progress import follow
+from dsdi_ray.errors import ResourceError
+
+RECIPE = Recipe.model_validate({"name": "tiny", "backbone": {"name": "x"}, "epochs": 3})
+ROWS = [
+    {
+        "epoch": epoch,
+        "train_loss": 1.0 / epoch,
+        "lrap": 0.5,
+        "map": None,
+        "average_precision": {"red": 0.25, "green": None},
+        "images_per_second": 1234.5,
+        "seconds": 2.0,
+    }
+    for epoch in (1, 2, 3)
+]
+
+
+@pytest.fixture
+def history(tmp_path):
+    return tmp_path / "run" / "history.jsonl"
+
+
+def write(history, num_epochs):
+    """As the first worker does: the whole file, in place of the one that may be there."""
+    history.parent.mkdir(exist_ok=True)
+    history.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS[:num_epochs]))
+
+
+def events(history):
+    (file,) = (history.parent / "tensorboard").iterdir()
+    return file.read_bytes()
+
+
+def test_each_epoch_is_a_line_as_it_ends(history, capsys):
+    with follow(RECIPE, history):
+        write(history, 1)
+        deadline = time.monotonic() + 20
+        shown = ""
+        while "tiny 1/3" not in shown:
+            assert time.monotonic() < deadline
+            shown += capsys.readouterr().err
+            time.sleep(0.05)
+        write(history, 3)
+    shown += capsys.readouterr().err
+    lines = [line for line in shown.splitlines() if "images/s" in line]
+    assert len(lines) == 3
+    assert "tiny 2/3  loss 0.500  LRAP 0.500  mAP -  1,234 images/s  2.0 s" in lines[1]
+
+
+def test_a_run_that_resumes_shows_new_epochs_and_records_all(history, capsys):
+    write(history, 2)
+    with follow(RECIPE, history):
+        write(history, 3)
+    shown = capsys.readouterr().err
+    assert "tiny 3/3" in shown
+    assert "tiny 2/3" not in shown
+    content = events(history)
+    assert content.count(b"train_loss") == 3
+    assert content.count(b"average_precision/red") == 3
+    assert b"average_precision/green" not in content
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
+def test_mlflow_is_asked_for_and_not_installed(history, tmp_path):
+    write(history, 1)
+    with (
+        pytest.raises(ResourceError, match="not installed: pip install mlflow"),
+        follow(RECIPE, history, mlflow=str(tmp_path / "mlruns")),
+    ):
+        pass
+
+
+def test_mlflow_records_each_epoch_once(history, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    folder = tmp_path / "mlruns"
+    for num_epochs in (2, 3):
+        write(history, num_epochs)
+        with follow(RECIPE, history, mlflow=str(folder)):
+            pass
+    client = mlflow.MlflowClient(tracking_uri=folder.as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("dsdi_ray").experiment_id])
+    assert run.info.run_name == "tiny"
+    assert run.info.status == "FINISHED"
+    losses = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in losses] == [(r["epoch"], r["train_loss"]) for r in ROWS]
