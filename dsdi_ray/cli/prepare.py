@@ -136,7 +136,11 @@ def _print_summary(summary: "PrepareSummary") -> None:
 
     prepared = PreparedSet.open(summary.out)
     report = prepared.report
-    rows = [[name, *counts.values()] for name, counts in report["classes"].items()]
+    rows = [
+        [name, *counts.values()]
+        for name, counts in report["classes"].items()
+        if counts["images_asked"]
+    ]
     print_table(["class", "answers", "images asked", "by majority", "of these in train"], rows)
     by_answers = report["images_by_number_of_answers"]
     missing_metadata = report.get("missing_metadata")
