@@ -116,7 +116,6 @@ def prepare(
 
 
 def _print_dry_run(summary: "PrepareSummary") -> None:
-    num_to_do = summary.num_images + summary.num_unreadable - summary.num_done_before
     print_facts(
         "Dry run",
         {
@@ -124,7 +123,7 @@ def _print_dry_run(summary: "PrepareSummary") -> None:
             "found": summary.num_labelled - summary.num_missing,
             "missing images": summary.num_missing,
             "done before": summary.num_done_before,
-            "to do": num_to_do,
+            "to do": summary.num_to_do,
             "estimated time": duration(summary.estimated_seconds),
             "bad rows": summary.num_bad_rows,
             "unknown answers": _unknown(summary),
@@ -137,7 +136,11 @@ def _print_summary(summary: "PrepareSummary") -> None:
 
     prepared = PreparedSet.open(summary.out)
     report = prepared.report
-    rows = [[name, *counts.values()] for name, counts in report["classes"].items()]
+    rows = [
+        [name, *counts.values()]
+        for name, counts in report["classes"].items()
+        if counts["images_asked"]
+    ]
     print_table(["class", "answers", "images asked", "by majority", "of these in train"], rows)
     by_answers = report["images_by_number_of_answers"]
     missing_metadata = report.get("missing_metadata")

@@ -47,6 +47,7 @@ class PrepareSummary:
         num_missing: Labelled images without a file.
         num_unreadable: Images whose file does not decode.
         num_done_before: Images that an earlier run had dealt with.
+        num_to_do: Images that are left, if nothing was to be done.
         num_bad_rows: Rows of the label file that could not be used.
         unknown_strings: Answers that mean no class, by how often they came.
         seconds: Wall clock.
@@ -64,6 +65,7 @@ class PrepareSummary:
     num_missing: int
     num_unreadable: int
     num_done_before: int
+    num_to_do: int
     num_bad_rows: int
     unknown_strings: Mapping[str, int]
     seconds: float
@@ -177,6 +179,7 @@ def _summary(
         num_missing=prepared.counts["missing"],
         num_unreadable=prepared.counts["unreadable"],
         num_done_before=num_done_before,
+        num_to_do=0,
         num_bad_rows=prepared.counts["bad_rows"],
         unknown_strings=plan.labels.unknown_strings,
         seconds=time.monotonic() - started,
@@ -204,6 +207,7 @@ def _dry_summary(plan: PreparePlan, done: pa.Table, out: Path, *, started: float
         num_missing=len(plan.located.missing) + by_status[MISSING],
         num_unreadable=by_status[UNREADABLE],
         num_done_before=len(done),
+        num_to_do=num_left,
         num_bad_rows=len(plan.labels.bad_rows),
         unknown_strings=plan.labels.unknown_strings,
         seconds=time.monotonic() - started,

@@ -201,7 +201,7 @@ def test_images_in_tars_make_the_same_set(crowd, prepared, tmp_path):
 def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(crowd, tmp_path):
     summary = prepare(crowd, tmp_path / "set", short_side_px=32, dry_run=True)
     assert (summary.num_labelled, summary.num_missing) == (NUM_IMAGES + 4, 1)
-    assert (summary.num_images, summary.num_done_before) == (NUM_IMAGES + 3, 0)
+    assert (summary.num_done_before, summary.num_to_do) == (0, NUM_IMAGES + 3)
     assert 0 < summary.estimated_seconds < 100
     assert not list(tmp_path.iterdir())
 
