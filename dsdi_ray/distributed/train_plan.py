@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.learner import Learner
@@ -27,6 +27,7 @@ from dsdi_ray.distributed.train_epoch import check_shares, micro_batch
 from dsdi_ray.distributed.train_loop import starting_network
 from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
 from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.vision.network_facts import network_facts
 
 _TIMED_STEPS = 3
 
@@ -122,6 +123,15 @@ def _plan(
     train, validation = load_pictures(prepared, recipe, cache_bytes=0)
     check_shares(recipe, len(train), num_workers)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch = np.arange(min(recipe.batch_size, len(train)))
+    share = micro_batches(batch, rank=0, num_workers=num_workers, accumulate=recipe.accumulate)
+    facts = network_facts(
+        recipe.backbone.name,
+        num_classes=len(prepared.taxonomy),
+        input_px=recipe.input_px,
+        batch_size=len(share[0]),
+        mixed_precision=recipe.mixed_precision and device.type == "cuda",
+    )
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
     learner = Learner(
         recipe,
@@ -130,44 +140,41 @@ def _plan(
         device=device,
         steps_per_epoch=num_steps(len(train), recipe.batch_size),
     )
-    batch = np.arange(min(recipe.batch_size, len(train)))
-    share = micro_batches(batch, rank=0, num_workers=num_workers, accumulate=recipe.accumulate)
     trial = _Trial(learner, train, share, batch_size=len(batch))
     steps = num_steps(len(train), recipe.batch_size)
-    is_cached = 0 < len(train) * recipe.input_px**2 * 3 <= CACHE_BYTES
-    num_shown = recipe.epochs if not is_cached else 1
-    decoding = trial.decode_seconds * len(train) * num_shown / max(1, num_loaders)
-    computing = recipe.epochs * (
-        steps * trial.step_seconds + len(validation) / num_workers * trial.forward_seconds
-    )
-    parameters = list(network.parameters())
-    copies = 2 + len(learner.optimizer_state()) / max(1, len(parameters))
-    copies += recipe.ema_decay is not None
-    size = sum(p.numel() * p.element_size() for p in parameters)
-    pictures = len(train) + len(validation)
+    is_cached = len(train) * recipe.input_px**2 * 3 <= CACHE_BYTES
+    files = [len(jpeg) for part in (train, validation) for jpeg in part.jpegs]
+    pictures_bytes = len(files) * recipe.input_px**2 * 3 if is_cached else sum(files)
+    # What fits in memory is decoded once.
+    decoding = trial.decode_seconds * len(files) * (1 if is_cached else recipe.epochs)
+    validating = len(validation) / num_workers * trial.forward_seconds
+    computing = recipe.epochs * (steps * trial.step_seconds + validating)
     return TrainPlan(
         num_train=len(train),
         num_validation=len(validation),
         micro_batch=(len(share[0]), 3, recipe.input_px, recipe.input_px),
-        num_parameters=sum(p.numel() for p in parameters),
-        gigaflops=trial.gigaflops,
+        num_parameters=facts.num_parameters,
+        gigaflops=facts.forward_gflops,
         steps_per_epoch=steps,
         num_steps=steps * recipe.epochs,
         epochs=recipe.epochs,
         num_workers=num_workers,
         device=device.type,
-        weights_mib=copies * size / 2**20,
-        activations_mib=trial.activation_bytes / 2**20,
+        weights_mib=_weights_bytes(learner, network) / 2**20,
+        activations_mib=facts.activation_bytes / 2**20,
         peak_mib=torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
-        pictures_mib=(
-            pictures * recipe.input_px**2 * 3
-            if is_cached
-            else sum(len(jpeg) for part in (train, validation) for jpeg in part.jpegs)
-        )
-        / 2**20,
+        pictures_mib=pictures_bytes / 2**20,
         seconds_per_step=trial.step_seconds,
-        estimated_seconds=decoding + computing,
+        estimated_seconds=decoding / max(1, num_loaders) + computing,
     )
+
+
+def _weights_bytes(learner: Learner, network: nn.Module) -> int:
+    """Of weights, gradients, the optimiser's state and the moving average."""
+    gradients = [p for p in network.parameters() if p.requires_grad]
+    average = learner.average_weights() or {}
+    held = [learner.weights().values(), gradients, learner.optimizer_state().values()]
+    return sum(t.numel() * t.element_size() for part in (*held, average.values()) for t in part)
 
 
 class _Trial:
@@ -177,8 +184,6 @@ class _Trial:
         decode_seconds: Of a picture.
         step_seconds: Of a step; the median.
         forward_seconds: Of a picture that is validated.
-        gigaflops: Of a picture's forward pass.
-        activation_bytes: That are kept for the backward pass.
     """
 
     def __init__(
@@ -192,26 +197,11 @@ class _Trial:
             micro_batch(pictures, indices, own, seed=0, epoch=0)
             for indices, own in zip(share, inputs, strict=True)
         ]
-        kept: dict[int, int] = {}
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            learner.step(batches[:1], number=0, batch_size=batch_size)
-        own_weights = {t.untyped_storage().data_ptr() for t in learner.weights().values()}
-        self.activation_bytes = sum(
-            size for pointer, size in kept.items() if pointer not in own_weights
-        )
+        learner.step(batches, number=0, batch_size=batch_size)  # the first is slower
         self.step_seconds = median(
             _seconds(lambda: learner.step(batches, number=0, batch_size=batch_size))
             for _ in range(_TIMED_STEPS)
         )
-        with FlopCounterMode(display=False) as counter:
-            learner.logits(inputs[0])
-        self.gigaflops = counter.get_total_flops() / len(inputs[0]) / 1e9
         self.forward_seconds = _seconds(lambda: learner.logits(inputs[0])) / len(inputs[0])
 
 

@@ -206,7 +206,7 @@ def test_a_plan_counts_and_estimates_and_writes_nothing(local_ray, data):
     network = starting_network(recipe(), weights="none", num_classes=3)
     assert plan.num_parameters == sum(p.numel() for p in network.parameters())
     # Weights, gradients, AdamW's two moments, the average.
-    assert plan.weights_mib == pytest.approx(5 * 4 * plan.num_parameters / 2**20, rel=0.01)
+    assert plan.weights_mib == pytest.approx(5 * 4 * plan.num_parameters / 2**20, rel=0.05)
     assert plan.activations_mib > 0
     assert 0.001 < plan.gigaflops < 1
     assert 0 < plan.seconds_per_step < plan.estimated_seconds < 60
