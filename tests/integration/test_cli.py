@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from footage import make_ensemble, make_member, write_footage
-from prepared_images import write_coloured_set
 
 from dsdi_ray.storage.bundles import write_ensemble
 from dsdi_ray.storage.score_rows import frame_rows
@@ -89,30 +88,6 @@ def test_the_whole_recipe_is_printed_and_is_itself_a_recipe(tmp_path: Path) -> N
     again = dsdi("train", tmp_path / "whole.yaml", "--print-config")
     assert again.stdout == printed.stdout
     assert "--data and --out must be given" in one_line_mistake(dsdi("train", a01))
-
-
-@pytest.mark.ray
-def test_members_of_several_recipes_are_trained_and_a_failed_one_is_told(tmp_path: Path) -> None:
-    write_coloured_set(tmp_path / "set")
-    network = "backbone: {name: test_resnet, weights: none}\ninput_px: 32\nepochs: 1\n"
-    (tmp_path / "good.yaml").write_text(f"name: good\n{network}batch_size: 8\n")
-    (tmp_path / "bad.yaml").write_text(
-        f"name: bad\n{network}labels: {{encoding: majority}}\nbatch_size: 8\n"
-    )
-    job = [sys.executable, ROOT / "jobs" / "train_members.py", "bad.yaml", "good.yaml"]
-    done = subprocess.run(
-        [*job, "--data", "set", "--out", "members", "--json"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    bad, good = json.loads(done.stdout)
-    assert "labels.encoding: majority is made of answers" in bad["status"]
-    assert (good["status"], good["epochs"]) == ("trained", 1)
-    assert (tmp_path / "members" / "good" / "member.yaml").is_file()
 
 
 @pytest.mark.ray

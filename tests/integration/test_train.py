@@ -1,10 +1,13 @@
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from prepared_images import coloured_image, write_coloured_set
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.members import load_member
@@ -21,6 +24,7 @@ from dsdi_ray.storage.bundles import (
 )
 
 pytestmark = pytest.mark.ray
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe(**changes):
@@ -174,14 +178,25 @@ def test_a_diverging_run_ends_on_all_workers_and_names_images_of_both(local_ray,
         train_member(wild, data=data, out=tmp_path / "m", num_workers=2)
 
 
-def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path, capsys):
-    unknown = recipe(name="unknown", backbone={"name": "no_such_network", "weights": "none"})
-    outcomes = train_each([unknown, recipe(epochs=1)], data=data, out=tmp_path)
-    assert [outcome.recipe for outcome in outcomes] == ["unknown", "tiny"]
-    assert "timm knows none of that name" in str(outcomes[0].error)
-    assert outcomes[1].error is None
-    assert outcomes[1].summary.out == tmp_path / "tiny"
-    assert "tiny 1/1  loss " in capsys.readouterr().err
+def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path):
+    for name, labels in (("bad", "{encoding: majority}"), ("good", "{}")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\nbackbone: {{name: test_resnet, weights: none}}\nlabels: {labels}\n"
+            "input_px: 32\nbatch_size: 8\nepochs: 1\n"
+        )
+    job = runpy.run_path(str(ROOT / "jobs" / "train_members.py"))["app"]
+    recipes = [str(tmp_path / "bad.yaml"), str(tmp_path / "good.yaml")]
+    options = ["--data", str(data), "--out", str(tmp_path / "members")]
+    done = CliRunner().invoke(job, [*recipes, *options, "--json"])
+    assert done.exit_code == 1, done.output
+    bad, good = json.loads(done.stdout)
+    assert "labels.encoding: majority is made of answers" in bad["status"]
+    assert (good["status"], good["epochs"]) == ("trained", 1)
+    assert "good 1/1  loss " in done.stderr
+
+    done = CliRunner().invoke(job, [recipes[1], *options])
+    assert done.exit_code == 0
+    assert "was complete" in done.stdout
     with pytest.raises(ConfigError, match="two recipes are named tiny"):
         train_each([recipe(), recipe()], data=data, out=tmp_path)
 

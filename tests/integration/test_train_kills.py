@@ -13,9 +13,10 @@ import pytest
 from prepared_images import write_coloured_set
 
 from dsdi_ray.config import Recipe
-from dsdi_ray.distributed.train import train_member
+from dsdi_ray.distributed.train import _run_id, train_member
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
+from dsdi_ray.storage.prepared import PreparedSet
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -37,7 +38,7 @@ import sys
 from pathlib import Path
 from test_train_kills import RECIPE
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.distributed.train import train_member
+from dsdi_ray.distributed.train import _run_id, train_member
 with ray_session(num_cpus=2):
     train_member(RECIPE, data=Path(sys.argv[1]), out=Path(sys.argv[2]))
 """
@@ -67,13 +68,14 @@ def assert_same_members(out: Path, expected: Path) -> None:
     assert [p.name for p in out.parent.iterdir() if p.name.startswith(f"{out.name}.")] == []
 
 
-def epochs_done(out: Path) -> int:
-    return len(list(out.with_name(f"{out.name}.training").glob("*/checkpoints/epoch-*")))
+def has_done_an_epoch(out: Path) -> bool:
+    folders = out.with_name(f"{out.name}.training").glob("*/checkpoints/epoch-00001")
+    return any(True for _ in folders)
 
 
 def wait_for_an_epoch(out: Path, driver: subprocess.Popen) -> None:
     deadline = time.monotonic() + 200
-    while epochs_done(out) == 0:
+    while not has_done_an_epoch(out):
         assert driver.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -117,14 +119,18 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, unbroken, tmp_pa
     assert_same_members(out, unbroken)
 
 
-def test_a_killed_worker_is_replaced_and_leaves_no_trace(data, unbroken, tmp_path):
+def test_a_run_that_starts_over_drops_the_earlier_one_and_outlives_a_killed_worker(
+    data, unbroken, tmp_path, capsys
+):
     out = tmp_path / "member"
+    run_id = _run_id(RECIPE.model_dump(mode="json"), PreparedSet.open(data))
+    (tmp_path / "member.training" / run_id / "checkpoints" / "epoch-00003").mkdir(parents=True)
     killed = []
 
     def kill_a_worker() -> None:
         while not killed:
             time.sleep(0.01)
-            if epochs_done(out) == 0:
+            if not has_done_an_epoch(out):
                 continue
             for process in psutil.Process().children(recursive=True):
                 if "RayTrainWorker" in " ".join(process.cmdline()):
@@ -133,13 +139,8 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(data, unbroken, tmp_pat
 
     thread = threading.Thread(target=kill_a_worker, daemon=True)
     thread.start()
-    train_member(RECIPE, data=data, out=out)
+    train_member(RECIPE, data=data, out=out, resume=False)
+    shown = capsys.readouterr().err
+    assert "tiny: starts over; 3 epochs of the earlier run are dropped" in shown
     assert len(killed) == 1
     assert_same_members(out, unbroken)
-
-
-def test_starting_over_says_so_and_drops_what_was_there(data, unbroken, tmp_path, capsys):
-    again = train_member(RECIPE, data=data, out=unbroken, resume=False)
-    assert not again.reused
-    assert "tiny: starts over" in capsys.readouterr().err
-    assert read_member_spec(unbroken).member_id == again.member_id
