@@ -197,7 +197,7 @@ class Recipe(_Section):
         split_seed: Which images are held back; None takes the prepared set's split.
         batch_size: Images of an optimiser step, over all workers and micro-batches.
         accumulate: Micro-batches that a worker's share of them is computed in, one after the other.
-            Batch normalisation, the removal of outliers and the Lovasz hinge see a micro-batch.
+            Batch normalisation and the removal of outliers see a micro-batch.
         ema_decay: Of the moving average of the weights that is validated and becomes the member;
             None: no average.
         select: Whose weights become the member: those of the epoch with the best ``lrap``, ``map``

@@ -10,9 +10,9 @@ from torch import Tensor
 def kept_images(losses: Tensor, *, num_removed: int = 1) -> Tensor:
     """The images of a mini-batch that stay when those of the largest losses are removed.
 
-    "If the models have learned each class correctly, the loss of each outlier image will have a
-    high value." Of equal losses the earlier image is removed. A loss that is not finite is never
-    removed: the run diverges, and that must be seen.
+    A network that has learnt the classes has its highest losses on pictures whose labels are wrong.
+    Of equal losses the earlier image is removed. A loss that is not finite is never removed: the
+    run diverges, and that must be seen.
 
     Args:
         losses: Per image, ``[B]``.
