@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from dsdi_ray.config import Recipe
 
@@ -136,7 +137,8 @@ def compare_feeding(options: argparse.Namespace) -> None:
     print(f"Feeding: {options.backbone} at {options.input_px} px, {num_images} images, {device}")
     for name, spent in took.items():
         middle = float(np.median(spent))
-        print(f"  {name:24} {num_images / middle:8.1f} images/s  {bare_seconds / middle:5.2f}")
+        rate = num_images / middle
+        print(f"  {name:24} {rate:8.1f} images/s  {bare_seconds / middle:5.2f}", flush=True)
     rate = _ray_data_rate(options, prepared, recipe)
     print(f"  {'Ray Data, feeding alone':24} {rate:8.1f} images/s")
 
@@ -159,12 +161,12 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
 
     side = recipe.input_px
 
-    def decode(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"picture": np.stack([decode_square(jpeg, side) for jpeg in batch["jpeg"]])}
+    def decode(rows: pa.Table) -> dict[str, np.ndarray]:
+        return {"picture": np.stack([decode_square(v.as_buffer(), side) for v in rows["jpeg"]])}
 
     with ray_session():
         rows = ray.data.read_parquet(str(prepared.path)).select_columns(["jpeg"])
-        dataset = rows.map_batches(decode, batch_size=recipe.batch_size)
+        dataset = rows.map_batches(decode, batch_size=recipe.batch_size, batch_format="pyarrow")
         num_images, started = 0, 0.0
         for _ in range(2):  # the first epoch starts the workers
             started, num_images = time.perf_counter(), 0

@@ -194,9 +194,9 @@ def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path):
     assert (good["status"], good["epochs"]) == ("trained", 1)
     assert "good 1/1  loss " in done.stderr
 
-    done = CliRunner().invoke(job, [recipes[1], *options])
+    done = CliRunner().invoke(job, [recipes[1], *options, "--json"])
     assert done.exit_code == 0
-    assert "was complete" in done.stdout
+    assert json.loads(done.stdout)[0]["status"] == "was complete"
     with pytest.raises(ConfigError, match="two recipes are named tiny"):
         train_each([recipe(), recipe()], data=data, out=tmp_path)
 
