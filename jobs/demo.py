@@ -54,7 +54,7 @@ class DemoSize:
 
 
 SIZES = {
-    "normal": DemoSize(num_images=1000, num_clips=96, epochs=None),
+    "normal": DemoSize(num_images=920, num_clips=96, epochs=None),
     "tiny": DemoSize(num_images=64, num_clips=6, epochs=1),
 }
 
