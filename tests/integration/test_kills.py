@@ -102,7 +102,12 @@ def decode_children() -> list[psutil.Process]:
 
 
 def decode_actors() -> list[psutil.Process]:
-    return [child.parent() for child in decode_children() if child.parent() is not None]
+    # A child that outlives its actor for a moment has init for its parent.
+    working = set()
+    for child in decode_children():
+        with suppress(psutil.NoSuchProcess):
+            working.add(child.ppid())
+    return processes(lambda p: p.pid in working and "DecodeClips" in " ".join(p.cmdline()))
 
 
 def scoring_actors() -> list[psutil.Process]:
