@@ -20,8 +20,9 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import Address, Fps, Json, print_score_summary
-from dsdi_ray.cli.output import print_facts, print_json
+from dsdi_ray.cli.archive import print_score_summary
+from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.output import json_alone, print_facts, print_json
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import ScoreSummary, score_archive
@@ -142,15 +143,16 @@ def main(
     as_json: Json = False,
 ) -> None:
     """Index, score and rank an archive; the same command goes on where it stopped."""
-    summary = run(
-        archive,
-        ensemble=ensemble,
-        out=out,
-        fps=fps,
-        pool=pool,
-        retry_failed=retry_failed,
-        address=address,
-    )
+    with json_alone(as_json):
+        summary = run(
+            archive,
+            ensemble=ensemble,
+            out=out,
+            fps=fps,
+            pool=pool,
+            retry_failed=retry_failed,
+            address=address,
+        )
     if as_json:
         print_json(asdict(summary))
         return

@@ -22,8 +22,8 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.output import print_json, print_table
-from dsdi_ray.cli.train import Address, Gpu, Json, Overrides
+from dsdi_ray.cli.options import Address, Gpu, Json, Overrides
+from dsdi_ray.cli.output import json_alone, print_json, print_table
 from dsdi_ray.config import load_recipe
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_members import TrainOutcome, train_each
@@ -52,7 +52,7 @@ def main(
     """Train a member of each recipe; the same command goes on where it stopped."""
     # All recipes are read before the first is trained: a wrong key is a mistake now.
     loaded = [load_recipe(recipe, overrides or []) for recipe in recipes]
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         outcomes = train_each(loaded, data=data, out=out, use_gpu=gpu)
     if as_json:
         print_json([as_row(outcome) for outcome in outcomes])

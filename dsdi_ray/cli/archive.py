@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import (
-    AddressOption,
-    JsonOption,
     duration,
+    json_alone,
     print_facts,
     print_json,
     print_table,
@@ -17,10 +17,6 @@ from dsdi_ray.errors import UserError
 if TYPE_CHECKING:
     from dsdi_ray.distributed.score import ScoreSummary
     from dsdi_ray.storage.score_plan import ScoringPlan
-
-Json = Annotated[bool, JsonOption]
-Address = Annotated[str | None, AddressOption]
-Fps = Annotated[float, typer.Option("--fps", help="Frames per second that are scored.")]
 
 EXIT_CLIPS_FAILED = 3
 _OUTCOME_COLUMNS = (
@@ -74,7 +70,7 @@ def index(
         windows = Windows(length_seconds=window_seconds, overlap_seconds=window_overlap_seconds)
     elif window_overlap_seconds:
         raise UserError("--window-overlap-seconds needs --window-seconds")
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         summary = index_archive(paths, out=out, windows=windows, shots=shots)
     if as_json:
         print_json(summary)
@@ -150,7 +146,7 @@ def score(
 
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         pool = scoring_pool(
             use_gpu=gpu,
             num_decoders=decoders,

@@ -1,16 +1,14 @@
 """``dsdi demo``: the whole system on a synthetic archive."""
 
-import contextlib
 import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import Address, Json
-from dsdi_ray.cli.output import print_json
+from dsdi_ray.cli.options import Address, Json
+from dsdi_ray.cli.output import json_alone, print_json
 from dsdi_ray.errors import DataError, UserError
 
 
@@ -43,8 +41,7 @@ def demo(
     """
     if size not in ("normal", "tiny"):
         raise UserError(f"--size must be normal or tiny, got {size!r}")
-    # The job prints as it goes; where JSON is wanted, standard output is the summary's alone.
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+    with json_alone(as_json):
         summary = load_job("demo").run(out=out, size=size, clips=clips, seed=seed, address=address)
     if as_json:
         print_json(summary)

@@ -1,7 +1,9 @@
 """What commands print: a table for people or JSON for programs, on standard output."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,16 @@ from typing import Any
 import typer
 import yaml
 
-JsonOption = typer.Option("--json", help="Print a machine-readable summary on standard output.")
-AddressOption = typer.Option(
-    "--address",
-    envvar="RAY_ADDRESS",
-    show_envvar=True,
-    help="A running Ray cluster; without it a local Ray starts on loopback and ends with the command.",
-)
+
+@contextlib.contextmanager
+def json_alone(as_json: bool) -> Iterator[None]:
+    """Where JSON is wanted, standard output is its alone.
+
+    What is printed meanwhile goes to standard error: by jobs as they go, and by Ray, which tells
+    there of workers that died.
+    """
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        yield
 
 
 def print_json(value: Any) -> None:

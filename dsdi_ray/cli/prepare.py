@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsdi_ray.cli.options import Address, Json, TaxonomyName
 from dsdi_ray.cli.output import (
-    AddressOption,
-    JsonOption,
     duration,
+    json_alone,
     print_facts,
     print_json,
     print_table,
@@ -17,10 +17,6 @@ from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
 
 if TYPE_CHECKING:
     from dsdi_ray.distributed.prepare import PrepareSummary
-
-TaxonomyName = Annotated[
-    str, typer.Option("--taxonomy", "-t", help="ladi_v1, ladi_v2a, or a YAML file of your own.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -72,8 +68,8 @@ def prepare(
         bool,
         typer.Option("--dry-run", help="Say what there is to do and how long it would take."),
     ] = False,
-    address: Annotated[str | None, AddressOption] = None,
-    as_json: Annotated[bool, JsonOption] = False,
+    address: Address = None,
+    as_json: Json = False,
 ) -> None:
     """Turn crowd answers and images into soft labels: a prepared set for `dsdi train`.
 
@@ -96,7 +92,7 @@ def prepare(
         split=split,
         max_gap_minutes=max_gap_minutes,
     )
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         summary = prepare_set(
             answers,
             images=images,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import Address, Fps, Json
-from dsdi_ray.cli.output import print_facts, print_json, print_table
+from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def rank(
     from dsdi_ray.vision.decode import DecodeSettings
 
     members = read_ensemble(ensemble)
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         ranking = rank_archive(
             store,
             ensemble=members,

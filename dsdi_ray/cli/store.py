@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import Json
+from dsdi_ray.cli.options import Json
 from dsdi_ray.cli.output import print_facts, print_json
 
 EXIT_PROBLEMS = 3

@@ -5,21 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdi_ray.cli.output import AddressOption, JsonOption, print_facts, print_json, print_yaml
+from dsdi_ray.cli.options import Address, Gpu, Json, Overrides
+from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_yaml
 
 if TYPE_CHECKING:
     from dsdi_ray.config import Recipe
-
-Json = Annotated[bool, JsonOption]
-Address = Annotated[str | None, AddressOption]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a value: --set loss.gamma=1.5 (may be repeated)."),
-]
-Gpu = Annotated[
-    bool | None,
-    typer.Option("--gpu/--cpu", help="Where to train; default: GPU if there is one."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +72,7 @@ def train(
     from dsdi_ray.distributed.train import train_member
 
     assert out is not None
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         summary = train_member(
             resolved,
             data=data,
@@ -120,7 +110,7 @@ def _print_plan(
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.distributed.train_plan import plan_training
 
-    with ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address):
         plan = plan_training(recipe, data=data, num_workers=workers, use_gpu=gpu)
     if as_json:
         print_json(plan)
@@ -138,12 +128,6 @@ def _print_plan(
             f"memory ({plan.device})": f"{plan.weights_mib + plan.activations_mib:,.0f} MiB: "
             f"{plan.weights_mib:,.0f} for weights, {plan.activations_mib:,.0f} for activations{peak}",
             "pictures": f"{plan.pictures_mib:,.0f} MiB of memory on each worker",
-            "time": f"about {_duration(plan.estimated_seconds)}, {plan.seconds_per_step:.2f} s a step",
+            "time": f"about {duration(plan.estimated_seconds)}, {plan.seconds_per_step:.2f} s a step",
         },
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -5,12 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.output import AddressOption, JsonOption, print_facts, print_json
-from dsdi_ray.cli.prepare import TaxonomyName
+from dsdi_ray.cli.options import Json, TaxonomyName
+from dsdi_ray.cli.output import print_facts, print_json
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
-
-Json = Annotated[bool, JsonOption]
-Address = Annotated[str | None, AddressOption]
 
 
 def register(app: typer.Typer) -> None:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,7 +15,6 @@ from dsdi_ray.method.objective import Objective
 from dsdi_ray.vision.augmentation import Augmentation
 from dsdi_ray.vision.backbones import prefers_channels_last, preprocessing_of
 from dsdi_ray.vision.member import Normalize
-from dsdi_ray.vision.moving_average import MovingAverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,10 @@ class Learner:
         self._normalize = normalize.to(device)
         self._network = network.to(device).to(memory_format=layout)
         self._model = self._network
-        self._average: MovingAverage | None = None
+        self._average: ModelEmaV3 | None = None
         if recipe.ema_decay is not None:
-            self._average = MovingAverage(self._network, decay=recipe.ema_decay)
+            # At first it decays sooner, so that the start is soon forgotten.
+            self._average = ModelEmaV3(self._network, decay=recipe.ema_decay, use_warmup=True)
         if num_workers > 1:
             self._model = DistributedDataParallel(self._network)
         self._optimizer = build_optimizer(recipe, self._network.parameters())
@@ -79,7 +80,7 @@ class Learner:
     @property
     def member_network(self) -> nn.Module:
         """What would become the member: the moving average where there is one."""
-        return self._network if self._average is None else self._average.network
+        return self._network if self._average is None else self._average.module
 
     def step(self, micro_batches: Sequence[MicroBatch], *, number: int, batch_size: int) -> Tensor:
         """One step of the optimiser; a GPU is not waited for.
@@ -107,7 +108,7 @@ class Learner:
             losses.append(per_image.detach())
         self._optimizer.step()
         if self._average is not None:
-            self._average.update(self._network)
+            self._average.update(self._network, step=number + 1)
         return torch.cat(losses)
 
     @torch.inference_mode()
@@ -129,7 +130,7 @@ class Learner:
 
     def average_weights(self) -> dict[str, Tensor] | None:
         """The moving average's."""
-        return None if self._average is None else dict(self._average.network.state_dict())
+        return None if self._average is None else dict(self._average.module.state_dict())
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """The optimiser's, by the place of the parameter and the name of the state."""
@@ -146,14 +147,11 @@ class Learner:
         weights: Mapping[str, Tensor],
         average: Mapping[str, Tensor] | None,
         optimizer: Mapping[str, Tensor],
-        *,
-        num_steps: int,
     ) -> None:
-        """Go on from a state that was saved after a number of steps."""
+        """Go on from a state that was saved."""
         self._network.load_state_dict(dict(weights))
         if self._average is not None and average is not None:
-            self._average.network.load_state_dict(dict(average))
-            self._average.num_updates = num_steps
+            self._average.module.load_state_dict(dict(average))
         states: dict[int, dict[str, Tensor]] = {}
         for key, value in optimizer.items():
             place, _, name = key.partition(".")

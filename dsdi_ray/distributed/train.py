@@ -108,12 +108,12 @@ def train_member(
         shutil.rmtree(work.parent, ignore_errors=True)  # left by a kill at the very end
         return _summary(complete, out, started, reused=True)
     shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
-    checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
-    _begin(recipe, checkpoints, work, resume=resume)
     check_input_px(recipe.backbone.name, recipe.input_px)
     weights = starting_weights(recipe)
     # The network is built once here, so that a wrong name, a missing hub or file is an error now.
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
+    checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=run_id)
+    _begin(recipe, checkpoints, work, resume=resume)
     config = {
         "recipe": resolved,
         "weights": weights,

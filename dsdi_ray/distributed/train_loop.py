@@ -113,7 +113,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
         for part in (train, validation)
     )
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=config["run_id"])
-    history = resume(learner, checkpoints, steps_per_epoch=steps_per_epoch)
+    history = resume(learner, checkpoints)
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
         loss = train_epoch(learner, train, feeder, recipe, epoch=epoch, worker=worker)
@@ -157,19 +157,12 @@ def check_owner(work: Path, owner: str) -> None:
         )
 
 
-def resume(
-    learner: Learner, checkpoints: TrainCheckpoints, *, steps_per_epoch: int
-) -> list[Mapping[str, Any]]:
+def resume(learner: Learner, checkpoints: TrainCheckpoints) -> list[Mapping[str, Any]]:
     """Load the newest checkpoint if there is one; returns the history so far."""
     checkpoint = checkpoints.latest()
     if checkpoint is None:
         return []
-    learner.load(
-        checkpoint.weights,
-        checkpoint.average,
-        checkpoint.optimizer,
-        num_steps=checkpoint.epoch * steps_per_epoch,
-    )
+    learner.load(checkpoint.weights, checkpoint.average, checkpoint.optimizer)
     return list(checkpoint.history)
 
 

@@ -132,16 +132,16 @@ def _plan(
         batch_size=len(share[0]),
         mixed_precision=recipe.mixed_precision and device.type == "cuda",
     )
+    steps = num_steps(len(train), recipe.batch_size)
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))
     learner = Learner(
         recipe,
         network,
         build_objective(recipe.loss, prepared.taxonomy, train.labels),
         device=device,
-        steps_per_epoch=num_steps(len(train), recipe.batch_size),
+        steps_per_epoch=steps,
     )
     trial = _Trial(learner, train, share, batch_size=len(batch))
-    steps = num_steps(len(train), recipe.batch_size)
     is_cached = len(train) * recipe.input_px**2 * 3 <= CACHE_BYTES
     files = [len(jpeg) for part in (train, validation) for jpeg in part.jpegs]
     pictures_bytes = len(files) * recipe.input_px**2 * 3 if is_cached else sum(files)

@@ -97,7 +97,10 @@ def test_pretrained_weights_replace_all_but_a_head_of_another_size():
 def test_weights_without_a_head_are_enough_to_start_from():
     network = build_backbone(SMALL, num_classes=3)
     weights = {k: t for k, t in network.state_dict().items() if not k.startswith("fc.")}
-    load_pretrained(build_backbone(SMALL, num_classes=5), weights, source="w")
+    started = build_backbone(SMALL, num_classes=5)
+    load_pretrained(started, weights, source="w")
+    own = started.state_dict()
+    assert all(torch.equal(own[k], t) for k, t in weights.items())
 
 
 @pytest.mark.parametrize("other", ["test_byobnet", "resnet10t"])

@@ -143,7 +143,7 @@ def test_a_learner_that_loads_a_state_goes_on_to_the_bit(optimizer):
     unbroken, _ = stepped(of, num_steps=4)
     saved, _ = stepped(of, num_steps=2)
     resumed = learner(of)
-    resumed.load(saved.weights(), saved.average_weights(), saved.optimizer_state(), num_steps=2)
+    resumed.load(saved.weights(), saved.average_weights(), saved.optimizer_state())
     for i in (2, 3):
         resumed.step(parts(), number=i, batch_size=8)
     for state in (Learner.weights, Learner.average_weights, Learner.optimizer_state):

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dsdi_ray.errors import ConfigError
+from dsdi_ray.vision.backbones import build_backbone
 from dsdi_ray.vision.network_facts import check_input_px, measure_network, network_facts
 
 
@@ -113,6 +114,9 @@ def test_a_size_that_a_network_cannot_take_is_refused_with_those_that_it_can(
 )
 def test_a_size_that_a_network_can_take_passes(name, input_px):
     check_input_px(name, input_px)
+    network = build_backbone(name, num_classes=2).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, input_px, input_px)).shape == (1, 2)
 
 
 def test_an_unknown_network_is_named_as_when_it_is_built():
