@@ -22,7 +22,8 @@ demo: $(READY) ## Run the whole system on a synthetic archive (some 5 minutes)
 	$(BIN)/dsdi demo --out demo-output
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/integration
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
