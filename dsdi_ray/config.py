@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -19,13 +19,17 @@ from dsdi_ray.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+_JITTER = ("brightness", "contrast", "saturation")
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a file of settings: unknown keys and numbers that are none are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PaperRow(_Section):
+class PaperRow(Section):
     """What the paper says of this recipe (Table 2)."""
 
     model: str
@@ -33,15 +37,26 @@ class PaperRow(_Section):
     note: str | None = None
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """Which network, and what it starts from."""
 
     name: str
     weights: str = "hub"  # hub (timm's, trained on ImageNet), none, or a file
 
 
-class Augmentation(_Section):
-    """The paper's four augmentations; their strengths are not in the paper."""
+class Augmentation(Section):
+    """The paper's four augmentations; their strengths are not in the paper.
+
+    Attributes:
+        horizontal_flip: Probability.
+        vertical_flip: Probability.
+        rotation_degrees: Largest angle either way.
+        brightness: Largest relative change.
+        contrast: Largest relative change.
+        saturation: Largest relative change.
+        hue: Largest turn of the colour circle, in turns.
+        strength: Factor of the angle and of the four colour changes, within what each may be.
+    """
 
     horizontal_flip: Fraction = 0.5
     vertical_flip: Fraction = 0.5
@@ -50,9 +65,22 @@ class Augmentation(_Section):
     contrast: NotNegative = 0.2
     saturation: NotNegative = 0.2
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    strength: NotNegative = 1.0
+
+    @property
+    def scaled(self) -> dict[str, float]:
+        """The flips, and the other changes times the strength."""
+        jitter = {name: self.strength * getattr(self, name) for name in _JITTER}
+        return {
+            "horizontal_flip": self.horizontal_flip,
+            "vertical_flip": self.vertical_flip,
+            "rotation_degrees": min(180.0, self.strength * self.rotation_degrees),
+            "hue": min(0.5, self.strength * self.hue),
+            **jitter,
+        }
 
 
-class Labels(_Section):
+class Labels(Section):
     """How answers become labels when training starts.
 
     Attributes:
@@ -65,7 +93,7 @@ class Labels(_Section):
     masked: bool = False
 
 
-class Lovasz(_Section):
+class Lovasz(Section):
     """The symmetric Lovasz hinge that is added to the family's loss (model C12).
 
     Attributes:
@@ -78,7 +106,7 @@ class Lovasz(_Section):
 
 
 # What each family takes besides the keys of all families, with the defaults.
-_FAMILY_KEYS: Mapping[str, Mapping[str, Any]] = {
+LOSS_KEYS_BY_FAMILY: Mapping[str, Mapping[str, Any]] = {
     "bce": {},
     "focal": {"gamma": 2.0},
     "class_balanced": {
@@ -91,7 +119,7 @@ _FAMILY_KEYS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class Loss(_Section):
+class Loss(Section):
     """The loss of section 2.2 and what is done to it. None: the family does not take the key.
 
     Attributes:
@@ -128,11 +156,11 @@ class Loss(_Section):
         key = str(info.field_name)
         if "family" not in info.data:  # it is wrong, which is said already
             return value
-        family_keys = _FAMILY_KEYS[info.data["family"]]
+        family_keys = LOSS_KEYS_BY_FAMILY[info.data["family"]]
         if key in family_keys:
             return family_keys[key] if value is None else value
         if value is not None:
-            takers = [family for family, keys in _FAMILY_KEYS.items() if key in keys]
+            takers = [family for family, keys in LOSS_KEYS_BY_FAMILY.items() if key in keys]
             raise ValueError(
                 f"only family {takers[0]} takes it"
                 if len(takers) == 1
@@ -152,10 +180,10 @@ class Loss(_Section):
     @property
     def family_settings(self) -> dict[str, Any]:
         """The keys that the family takes, with their values."""
-        return self.model_dump(include=set(_FAMILY_KEYS[self.family]))
+        return self.model_dump(include=set(LOSS_KEYS_BY_FAMILY[self.family]))
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """SGD as in IBN-Net's repository, or AdamW."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -164,7 +192,7 @@ class Optimizer(_Section):
     weight_decay: NotNegative = 1e-4
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """How the learning rate goes.
 
     Attributes:
@@ -190,7 +218,7 @@ class Schedule(_Section):
         return None
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """How one member is trained.
 
     Attributes:
@@ -264,43 +292,77 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: Naming the file, the key, the rule and the value.
     """
+    data = read_mapping(path, what="recipe", overrides=overrides)
+    return parse_recipe(data, source=f"recipe {path}")
+
+
+def parse_recipe(data: Mapping[str, Any], *, source: str) -> Recipe:
+    """Make a recipe of a mapping.
+
+    Raises:
+        ConfigError: Naming the source, the key, the rule and the value.
+    """
+    return validated(Recipe, data, source=source)
+
+
+def read_mapping(path: Path, *, what: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file of keys and apply ``dotted.key=value`` overrides.
+
+    Raises:
+        ConfigError: If it cannot be read or is none.
+    """
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path}: cannot be read: {error}") from error
+        raise ConfigError(f"{what} {path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{what} {path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"recipe {path}: must be a mapping of keys")
+        raise ConfigError(f"{what} {path}: must be a mapping of keys")
     for override in overrides:
-        _apply(data, override)
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(_explain(e) for e in error.errors())
-        raise ConfigError(f"recipe {path}: {problems}") from error
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: must be key=value, such as loss.gamma=1.5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: not a valid value: {error}") from error
+        set_key(data, key, value)
+    return data
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: must be key=value, such as loss.gamma=1.5")
+def set_key(data: dict[str, Any], key: str, value: object) -> None:
+    """Set a dotted key; sections that are not there are made.
+
+    Raises:
+        ConfigError: If a section is a value.
+    """
     *sections, last = key.split(".")
     for section in sections:
         inner = data.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+            raise ConfigError(f"{key}={value}: {section} is a value, not a section")
         data = inner
+    data[last] = value
+
+
+def validated(model: type[SectionT], data: Mapping[str, Any], *, source: str) -> SectionT:
+    """Make a model of a mapping.
+
+    Raises:
+        ConfigError: Naming the source, the key, the rule and the value.
+    """
     try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: not a valid value: {error}") from error
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_explain(model, e) for e in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
 
 
-def _explain(error: Mapping[str, Any]) -> str:
+def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, list(_dotted_keys(Recipe)), n=1)
+        close = difflib.get_close_matches(key, list(_dotted_keys(model)), n=1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
     if error["type"] == "missing":
         return f"{key}: must be given"

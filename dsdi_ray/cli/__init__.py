@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, prepare, results, store, train, training
+from dsdi_ray.cli import archive, demo, prepare, results, store, sweep, train, training
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -25,7 +25,7 @@ app = typer.Typer(
     help=(
         "Find disaster scenes in archives of aerial video.\n\n"
         "The way of an archive: prepare (answers and images to labels), train (labels to members), "
-        "ensemble build, index (footage to a manifest), score (clips to a score store), rank "
+        "sweep (many trainings, compared), ensemble build, index (footage to a manifest), score (clips to a score store), rank "
         "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
         "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
         "--strict) or a store has problems (store verify)."
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 prepare.register(app)
 train.register(app)
+sweep.register(app)
 training.register(app)
 archive.register(app)
 results.register(app)

@@ -29,3 +29,9 @@ Gpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where to train; default: GPU if there is one."),
 ]
+Mlflow = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow", help="Folder or tracking URI where MLflow, if installed, records each run."
+    ),
+]

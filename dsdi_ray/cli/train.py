@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Address, Gpu, Json, Overrides
+from dsdi_ray.cli.options import Address, Gpu, Json, Mlflow, Overrides
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_yaml
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Say what there is to do and estimate the time."),
     ] = False,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(
-            "--mlflow", help="Folder or tracking URI where MLflow, if installed, records the run."
-        ),
-    ] = None,
+    mlflow: Mlflow = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:

@@ -75,7 +75,7 @@ class Learner:
         if num_workers > 1:
             self._model = DistributedDataParallel(self._network)
         self._optimizer = build_optimizer(recipe, self._network.parameters())
-        self._augmentation = Augmentation(**recipe.augmentation.model_dump())
+        self._augmentation = Augmentation(**recipe.augmentation.scaled)
 
     @property
     def member_network(self) -> nn.Module:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants
+from ray.util.state import list_actors
 
 from dsdi_ray.errors import ResourceError
 
@@ -90,6 +91,21 @@ def resolve_use_gpu(requested: bool | None) -> bool:
             f"{resources.num_cpus:g} CPUs); leave the option out to run on the CPU"
         )
     return requested
+
+
+def check_state_api() -> None:
+    """See whether Ray says how its actors are; Ray Train asks it when a trial is stopped early.
+
+    Raises:
+        ResourceError: If not; a sweep would wait without end.
+    """
+    try:
+        list_actors(limit=1, timeout=30)
+    except Exception as error:
+        raise ResourceError(
+            "the cluster's state API does not answer, which sweeps need: start Ray with its "
+            f"dashboard (ray[default], include_dashboard): {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _join(address: str) -> None:

@@ -7,13 +7,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
@@ -38,6 +38,24 @@ _MAX_FAILURES = 3  # workers that die; mistakes are not tried again
 # How often Ray's controller looks after the workers. Ray's own 2 s are waited for at the end of a
 # run, and of each epoch that is shorter.
 _POLLS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepShare:
+    """What a trial of a sweep shares with others.
+
+    Attributes:
+        gpus_per_worker: Up to 1, of each worker where GPUs are used.
+        cpus_per_worker: Of Ray's, of each worker where none are; the trial itself needs some too.
+        decoded: Folder of pictures that are decoded once for all trials.
+        on_epoch: Told the metrics of each epoch as it ends; of a run that resumes, of the epochs
+            before as well.
+    """
+
+    gpus_per_worker: float
+    cpus_per_worker: float
+    decoded: Path
+    on_epoch: Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +95,7 @@ def train_member(
     num_runs: int = 1,
     resume: bool = True,
     mlflow: str | None = None,
+    in_sweep: SweepShare | None = None,
 ) -> TrainSummary:
     """Train a recipe on a prepared set and write member bundles.
 
@@ -91,6 +110,7 @@ def train_member(
         num_runs: Members that are trained at the same time on the same cluster, this one included.
         resume: False starts over, also where the member is complete.
         mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
+        in_sweep: Where it is a trial: what it shares with the others.
 
     Raises:
         ConfigError: If the recipe does not fit the data or its network, or its loss diverges.
@@ -123,11 +143,18 @@ def train_member(
         "owner": _take_over(work),
         "num_threads": shares.num_threads,
         "num_loaders": shares.num_loaders,
+        "decoded": str(in_sweep.decoded) if in_sweep else None,
     }
     history = work / HISTORY_FILE
-    with follow(recipe, history, mlflow=mlflow):
+    with follow(recipe, history, mlflow=mlflow, on_epoch=in_sweep.on_epoch if in_sweep else None):
         if recipe.epochs not in checkpoints.epochs():
-            _fit(config, work, num_workers=num_workers, use_gpu=shares.use_gpu)
+            _fit(
+                config,
+                work,
+                num_workers=num_workers,
+                use_gpu=shares.use_gpu,
+                resources_per_worker=_resources(in_sweep, use_gpu=shares.use_gpu),
+            )
     trained = Trained(recipe=recipe, prepared=prepared, preprocessing=preprocessing_of(network))
     beside = [history, history.with_name(TENSORBOARD)]
     spec = write_bundles(out, trained, checkpoints, beside=beside)
@@ -175,7 +202,20 @@ def _take_over(work: Path) -> str:
     return owner
 
 
-def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu: bool) -> None:
+def _resources(in_sweep: SweepShare | None, *, use_gpu: bool) -> dict[str, float]:
+    if use_gpu:
+        return {"GPU": in_sweep.gpus_per_worker if in_sweep else 1.0, "CPU": 0.0}
+    return {"CPU": in_sweep.cpus_per_worker if in_sweep else 1.0}
+
+
+def _fit(
+    config: Mapping[str, object],
+    work: Path,
+    *,
+    num_workers: int,
+    use_gpu: bool,
+    resources_per_worker: dict[str, float],
+) -> None:
     """Run the workers to the end.
 
     Checkpoints are the run's own and not Ray's, which may be torn by a kill; so each start is a new
@@ -185,10 +225,12 @@ def _fit(config: Mapping[str, object], work: Path, *, num_workers: int, use_gpu:
     trainer = TorchTrainer(
         train_loop,
         train_loop_config=dict(config),
+        # One worker has nobody to talk to, and NCCL would not begin where a GPU is but a number.
+        torch_config=TorchConfig(backend="gloo") if num_workers == 1 else None,
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=use_gpu,
-            resources_per_worker={"GPU": 1.0, "CPU": 0.0} if use_gpu else {"CPU": 1.0},
+            resources_per_worker=resources_per_worker,
         ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],

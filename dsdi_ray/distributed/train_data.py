@@ -3,10 +3,9 @@
 Shapes: N pictures of side S, B of a micro-batch, C classes.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dsdi_ray.config import Labels, Recipe
+from dsdi_ray.distributed.decoded_pictures import decode_all, shared_pictures
 from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.soft_labels import encode_per_category, majority_labels
 from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
@@ -36,7 +36,8 @@ class Pictures:
         labels: Soft labels, ``[N, C]``.
         is_asked: Classes that count, ``[N, C]``; None: all.
         side_px: S.
-        cached: Decoded pictures, ``[N, S, S, 3]``, where they fit in memory.
+        cached: Decoded pictures, ``[N or more, S, S, 3]``, where they fit in memory.
+        places: Where in ``cached`` each of them is, ``[N]``; None: in order.
     """
 
     image_ids: Sequence[str]
@@ -45,6 +46,7 @@ class Pictures:
     is_asked: NDArray[np.bool_] | None
     side_px: int
     cached: NDArray[np.uint8] | None
+    places: Indices | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,14 +54,18 @@ class Pictures:
     def batch(self, indices: Indices) -> Tensor:
         """Some pictures, uint8 ``[B, 3, S, S]``, the channels last in memory."""
         if self.cached is not None:
-            pictures = self.cached[indices]
+            pictures = self.cached[indices if self.places is None else self.places[indices]]
         else:
             pictures = np.stack([decode_square(self.jpegs[i], self.side_px) for i in indices])
         return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def load_pictures(
-    prepared: PreparedSet, recipe: Recipe, *, cache_bytes: int = CACHE_BYTES
+    prepared: PreparedSet,
+    recipe: Recipe,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    shared: Path | None = None,
 ) -> tuple[Pictures, Pictures]:
     """The training and validation parts, split by the recipe's seed or as the set was prepared.
 
@@ -67,6 +73,8 @@ def load_pictures(
         prepared: Where from.
         recipe: Its split, labels and input size.
         cache_bytes: A part whose decoded pictures take no more is decoded once, in advance.
+        shared: Folder where the decoded pictures of the whole set are kept for other runs, if they
+            take no more than that.
 
     Raises:
         ConfigError: If the set has no answers, which the recipe's labels are made of.
@@ -87,11 +95,19 @@ def load_pictures(
     if num_train < 2:
         raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")
     ids, jpegs = table["image_id"].to_pylist(), [value.as_buffer() for value in table["jpeg"]]
+    in_common = None
+    if shared is not None and len(jpegs) * recipe.input_px**2 * 3 <= cache_bytes:
+        in_common = shared_pictures(shared, prepared.prepared_id, jpegs, recipe.input_px)
     parts = []
     for mask in (~is_validation, is_validation):
         chosen = np.flatnonzero(mask)
         files = [jpegs[i] for i in chosen]
         is_cached = 0 < len(chosen) * recipe.input_px**2 * 3 <= cache_bytes
+        if is_cached and in_common is not None:
+            cached, places = in_common, chosen
+        else:
+            cached = decode_all(files, recipe.input_px) if is_cached else None
+            places = None
         parts.append(
             Pictures(
                 image_ids=[ids[i] for i in chosen],
@@ -99,7 +115,8 @@ def load_pictures(
                 labels=labels[chosen],
                 is_asked=None if is_asked is None else is_asked[chosen],
                 side_px=recipe.input_px,
-                cached=_decode_all(files, recipe.input_px) if is_cached else None,
+                cached=cached,
+                places=places,
             )
         )
     return parts[0], parts[1]
@@ -198,15 +215,3 @@ class _Batches(Dataset[Tensor]):
 
     def __getitem__(self, indices: Indices) -> Tensor:
         return self._pictures.batch(indices)
-
-
-def _decode_all(jpegs: Sequence[pa.Buffer], side_px: int) -> NDArray[np.uint8]:
-    """Decode in threads: most of the work is done without the interpreter's lock."""
-    decoded = np.empty((len(jpegs), side_px, side_px, 3), np.uint8)
-
-    def decode(i: int) -> None:
-        decoded[i] = decode_square(jpegs[i], side_px)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(decode, range(len(jpegs))))
-    return decoded

@@ -43,7 +43,8 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
     Args:
         config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``work`` (folder
             of the run), ``run_id``, ``owner`` (of the folder, see :func:`check_owner`),
-            ``num_threads`` (None: torch's choice), ``num_loaders``.
+            ``num_threads`` (None: torch's choice), ``num_loaders``, ``decoded`` (folder of pictures
+            that runs share, or None).
 
     Returns:
         A mistake that was come upon. It is not raised: Ray would do again what fails each time.
@@ -96,7 +97,8 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
     work = Path(config["work"])
     check_owner(work, config["owner"])
     prepared = PreparedSet.open(Path(config["data"]))
-    train, validation = load_pictures(prepared, recipe)
+    shared = Path(config["decoded"]) if config["decoded"] else None
+    train, validation = load_pictures(prepared, recipe, shared=shared)
     check_shares(recipe, len(train), worker.num_workers)
     objective = build_objective(recipe.loss, prepared.taxonomy, train.labels)
     steps_per_epoch = num_steps(len(train), recipe.batch_size)

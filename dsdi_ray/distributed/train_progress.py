@@ -26,13 +26,16 @@ Writer = Callable[[Row], None]
 
 
 @contextlib.contextmanager
-def follow(recipe: Recipe, history: Path, *, mlflow: str | None = None) -> Iterator[None]:
+def follow(
+    recipe: Recipe, history: Path, *, mlflow: str | None = None, on_epoch: Writer | None = None
+) -> Iterator[None]:
     """Show and record each epoch of the history as it ends.
 
     Args:
         recipe: That is trained.
         history: File of the run, which may not be there yet.
         mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
+        on_epoch: Told each row as well.
 
     Raises:
         ResourceError: If MLflow is wanted and not installed.
@@ -43,6 +46,8 @@ def follow(recipe: Recipe, history: Path, *, mlflow: str | None = None) -> Itera
         if mlflow is not None:
             run_file = history.with_name("mlflow_run")
             writers.append(stack.enter_context(_mlflow(mlflow, recipe, run_file)))
+        if on_epoch is not None:
+            writers.append(on_epoch)
         done = read_history(history)
         for row in done:
             _record(writers, row)

@@ -15,7 +15,8 @@ from dsdi_ray.method.objective import Objective
 from dsdi_ray.taxonomy import Taxonomy
 
 _BATCH = 64
-_BEST = {"lrap": ("lrap", 1), "map": ("map", 1), "loss": ("validation_loss", -1)}
+# What a member may be selected by -> its key in the metrics of an epoch, and 1 if more is better.
+METRICS = {"lrap": ("lrap", 1), "map": ("map", 1), "loss": ("validation_loss", -1)}
 
 
 def validation_logits(
@@ -84,6 +85,6 @@ def selected_epoch(history: Sequence[Mapping[str, Any]], selection: str) -> int:
     last = int(history[-1]["epoch"])
     if selection == "last":
         return last
-    key, sign = _BEST[selection]
+    key, sign = METRICS[selection]
     rated = [(sign * row[key], int(row["epoch"])) for row in history if row.get(key) is not None]
     return max(rated)[1] if rated else last

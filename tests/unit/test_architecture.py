@@ -15,6 +15,7 @@ STDLIB = frozenset(sys.stdlib_module_names)
 
 # Layer -> (layers or modules of the package, libraries); None: any library that is not banned.
 BASE = {"taxonomy", "errors"}
+CONFIGS = {"config", "sweep_config"}
 BELOW = {"method", "storage", "progress", *BASE}
 ALL_BUT_RAY = {"vision", "report", *BELOW}
 LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
@@ -22,16 +23,17 @@ LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
     "taxonomy": ({"errors"}, {"yaml"}),
     "progress": (set(), {"tqdm"}),
     "config": (BASE, {"pydantic", "yaml"}),
+    "sweep_config": ({"config", *BASE}, {"pydantic"}),
     "method": ({"method", *BASE}, {"numpy", "torch", "sklearn"}),
     "storage": (BELOW, None),
     "vision": ({"vision", *BELOW}, None),
     "report": ({"report", *BELOW}, None),
     "synthetic": ({"synthetic", *BASE}, {"av", "PIL", "numpy"}),
-    "distributed": ({"distributed", "synthetic", "config", *ALL_BUT_RAY}, None),
-    "cli": ({"cli", "distributed", "synthetic", "config", "__init__", *ALL_BUT_RAY}, None),
+    "distributed": ({"distributed", "synthetic", *CONFIGS, *ALL_BUT_RAY}, None),
+    "cli": ({"cli", "distributed", "synthetic", "__init__", *CONFIGS, *ALL_BUT_RAY}, None),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
-    "jobs": ({"cli", "distributed", "synthetic", "config", *ALL_BUT_RAY}, None),
+    "jobs": ({"cli", "distributed", "synthetic", *CONFIGS, *ALL_BUT_RAY}, None),
 }
 BANNED = {
     "vision": {"ray", "pyarrow", "pandas", "duckdb"},

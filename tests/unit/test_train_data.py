@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from dsdi_ray.config import Labels
+from dsdi_ray.distributed.decoded_pictures import shared_pictures
 from dsdi_ray.distributed.train_data import (
     Feeder,
     Pictures,
@@ -132,3 +134,17 @@ def test_labels_as_given_cannot_be_encoded_otherwise():
     assert given.tolist() == [[1, 0.25, 0.5, 0]]
     with pytest.raises(ConfigError, match="set labels.encoding=paper to take them as they are"):
         encode_labels(ANSWERS, Labels(encoding="majority"), taxonomy=TAXONOMY, has_answers=False)
+
+
+def test_pictures_that_runs_share_are_decoded_once_and_are_those_of_the_files(tmp_path):
+    plain = pictures(cached=False)
+    jpegs = [pa.py_buffer(jpeg) for jpeg in plain.jpegs]
+    decoded = shared_pictures(tmp_path / "decoded", "set", jpegs, SIDE)
+    (file,) = (tmp_path / "decoded").iterdir()
+    written = file.stat().st_mtime_ns
+    shared = replace(plain, jpegs=[], cached=decoded, places=np.arange(12)[::-1])
+    assert torch.equal(shared.batch(np.array([0, 3])), plain.batch(np.array([11, 8])))
+    again = shared_pictures(tmp_path / "decoded", "set", jpegs, SIDE)
+    assert np.array_equal(again, decoded)
+    assert file.stat().st_mtime_ns == written
+    assert not again.flags.writeable

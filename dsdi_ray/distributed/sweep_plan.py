@@ -1,0 +1,135 @@
+"""A sweep before it runs, and one that is looked at: read from its folder, nothing is trained."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.sweep_board import SweepBoard
+from dsdi_ray.distributed.sweep_points import planned_trials
+from dsdi_ray.distributed.sweep_results import trials_page_table, write_results
+from dsdi_ray.distributed.sweep_slots import sweep_slots
+from dsdi_ray.distributed.train_plan import plan_training
+from dsdi_ray.report.page import PageTable
+from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.storage.sweep_records import PLAN_FILE, SweepFolder, TrialRecord
+from dsdi_ray.sweep_config import Sweep, base_recipe, say_point, trial_recipe
+
+_MAX_TRIED = 6  # networks and sizes whose steps are timed for an estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What a sweep would come to.
+
+    Attributes:
+        trials: Name, point, seed and status of each; with Optuna only those that it asked for.
+        num_trials: In all.
+        num_waiting: That are not over.
+        num_slots: Trials at the same time.
+        device: What each is on.
+        num_epochs: To train, if none is stopped early.
+        estimated_seconds: For these, without start-up.
+    """
+
+    trials: Sequence[Sequence[Any]]
+    num_trials: int
+    num_waiting: int
+    num_slots: int
+    device: str
+    num_epochs: int
+    estimated_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSweep:
+    """A sweep as it stands.
+
+    Attributes:
+        table: Trials, the best first.
+        counts: Trials by status.
+        page: The page that was written.
+    """
+
+    table: PageTable
+    counts: Mapping[str, int]
+    page: Path
+
+
+def plan_sweep(sweep: Sweep, *, data: Path, out: Path, use_gpu: bool | None = None) -> SweepPlan:
+    """Plan a sweep; nothing is written.
+
+    Args:
+        sweep: What is tried.
+        data: Prepared set.
+        out: Folder of the sweep, which may have been begun.
+        use_gpu: None for GPUs where there are any.
+
+    Raises:
+        UserError: As :func:`dsdi_ray.distributed.sweep.run_sweep`.
+    """
+    base = base_recipe(sweep)
+    by_optuna = sweep.search.algorithm == "optuna"
+    planned = [] if by_optuna else planned_trials(sweep, base)
+    slots = sweep_slots(sweep.resources, use_gpu=use_gpu)
+    PreparedSet.open(data.resolve())
+    known = {}
+    if (out / PLAN_FILE).is_file():
+        known = {record.number: record for record in SweepFolder(out).records()}
+    trials = [known.get(record.number, record) for record in planned] or list(known.values())
+    num_trials = sweep.search.num_samples * sweep.seeds if by_optuna else len(trials)
+    waiting = [record for record in trials if not record.is_over]
+    recipes = [Recipe.model_validate(record.recipe) for record in waiting]
+    recipes += [trial_recipe(sweep, base, {}, seed=0)] * (num_trials - len(trials))
+    seconds = _estimate(recipes, data=data, use_gpu=use_gpu) / slots.num_trials
+    return SweepPlan(
+        trials=[[r.name, say_point(r.point), r.seed, r.status] for r in trials],
+        num_trials=num_trials,
+        num_waiting=len(recipes),
+        num_slots=slots.num_trials,
+        device="GPUs" if slots.use_gpu else "CPU cores",
+        num_epochs=sum(recipe.epochs for recipe in recipes),
+        estimated_seconds=seconds,
+    )
+
+
+def show_sweep(out: Path) -> ShownSweep:
+    """Read a sweep from its folder, and write its table, figures and page anew.
+
+    Raises:
+        DataError: If it is none, or a record cannot be read.
+    """
+    folder = SweepFolder(out.resolve())
+    plan = folder.read_plan()
+    sweep = Sweep.model_validate(plan["sweep"])
+    board = SweepBoard(sweep, folder, num_epochs=_epochs(sweep, plan["recipe"]))
+    for record in folder.records():
+        board.add_trial(record)
+    page = write_results(sweep, board, folder)
+    counts = Counter(_status(record) for record in board.records)
+    return ShownSweep(table=trials_page_table(sweep, board), counts=counts, page=page)
+
+
+def _status(record: TrialRecord) -> str:
+    return "running or cut off" if record.history and not record.is_over else record.status
+
+
+def _epochs(sweep: Sweep, base: Mapping[str, Any]) -> int:
+    return trial_recipe(sweep, base, {}, seed=0).epochs
+
+
+def _estimate(recipes: Sequence[Recipe], *, data: Path, use_gpu: bool | None) -> float:
+    """Seconds of all, one after the other, from a few steps of each network and size."""
+    seconds: dict[tuple[str, int], float] = {}
+    for recipe in recipes:
+        kind = (recipe.backbone.name, recipe.input_px)
+        if kind not in seconds and len(seconds) < _MAX_TRIED:
+            plan = plan_training(recipe, data=data, use_gpu=use_gpu)
+            seconds[kind] = plan.estimated_seconds / recipe.epochs
+    usual = sum(seconds.values()) / max(1, len(seconds))
+    return sum(
+        recipe.epochs * seconds.get((recipe.backbone.name, recipe.input_px), usual)
+        for recipe in recipes
+    )

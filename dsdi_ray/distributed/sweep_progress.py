@@ -1,0 +1,114 @@
+"""Between Ray Tune and a sweep's records: epochs come in, trials are stopped, a line shows it."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from dsdi_ray.distributed.sweep_board import SweepBoard
+from dsdi_ray.progress import print_line
+from dsdi_ray.storage.sweep_records import TrialRecord
+from dsdi_ray.sweep_config import say_point
+
+
+class BoardScheduler(FIFOScheduler):
+    """Stops the trials that the board stops.
+
+    Args:
+        board: Of the sweep.
+        on_epoch: Called whenever a new epoch came in.
+    """
+
+    def __init__(self, board: SweepBoard, *, on_epoch: Callable[[], None]) -> None:
+        super().__init__()
+        self._board = board
+        self._on_epoch = on_epoch
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Take an epoch up and say whether its trial goes on."""
+        number = trial.config["trial"]
+        if self._board.add_epoch(number, dict(result)):
+            self._on_epoch()
+        goes_on = self._board.stop_epoch(number) is None
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+class SweepProgress(Callback):
+    """Writes records and the table as trials end, and shows how the sweep stands.
+
+    Args:
+        board: Of the sweep.
+        bar: Of epochs, see :func:`dsdi_ray.progress.progress_bar`.
+        write_table: Called whenever a trial is over.
+    """
+
+    def __init__(self, board: SweepBoard, bar: Any, write_table: Callable[[], None]) -> None:
+        self._board = board
+        self._bar = bar
+        self._write_table = write_table
+        self._running: set[int] = set()
+        self._told: set[int] = {record.number for record in board.records if record.is_over}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins, or begins again after its process died."""
+        self._running.add(trial.config["trial"])
+        self.show()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is over, or was stopped."""
+        number = trial.config["trial"]
+        self._running.discard(number)
+        if self._board.stop_epoch(number) is None:
+            self._board.end_trial(number)
+        self.update()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The process that drives a trial died more often than is put up with."""
+        number = trial.config["trial"]
+        self._running.discard(number)
+        self._board.fail_trial(number, reason="the process that drives it died each time")
+        self.update()
+
+    def on_new_epoch(self) -> None:
+        """A trial has trained another epoch."""
+        self._bar.update(1)
+        self.show()
+
+    def update(self) -> None:
+        """Record and tell what has ended, and what was stopped in hindsight."""
+        self._board.stop_trials()
+        for record in self._board.records:
+            if record.is_over and record.number not in self._told:
+                self._told.add(record.number)
+                print_line(self._line(record))
+        self._write_table()
+        self.show()
+
+    def show(self) -> None:
+        """Redraw the line."""
+        records = self._board.records
+        counts = Counter(record.status for record in records)
+        best = self._board.best_trial()
+        value = self._board.best_of(best) if best else None
+        facts = [
+            f"best {value.value:.4f} (trial {best.name})" if best and value else "no value yet"
+        ]
+        running = [n for n in self._running if not records[n].is_over]
+        facts.append(f"{len(running)} running")
+        facts += [f"{counts[s]} {s}" for s in ("finished", "stopped", "failed") if counts[s]]
+        # What is stopped trains no further: it leaves the epochs that are still to come.
+        self._bar.total = self._bar.n + sum(
+            max(0, record.recipe["epochs"] - len(record.history))
+            for record in records
+            if not record.is_over
+        )
+        self._bar.set_postfix_str(", ".join(facts), refresh=True)
+
+    def _line(self, record: TrialRecord) -> str:
+        best = self._board.best_of(record)
+        value = "no value" if best is None else f"{best.value:.4f} at epoch {best.epoch}"
+        reason = f" ({record.reason})" if record.reason else ""
+        place = f"trial {record.name} {record.status}{reason}: {value}"
+        return f"{place}; {say_point(record.point)}, seed {record.seed}"

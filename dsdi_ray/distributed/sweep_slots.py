@@ -1,0 +1,61 @@
+"""How many trials fit a cluster at the same time."""
+
+import math
+from dataclasses import dataclass
+
+import ray
+
+from dsdi_ray.distributed.session import resolve_use_gpu
+from dsdi_ray.errors import ResourceError
+from dsdi_ray.sweep_config import Resources
+
+TRIAL_CPUS = 0.1  # of the process that drives a trial; 0 is refused by Ray Tune
+# What is left of a core beside it, so that as many trials of one worker fit as there are cores, on
+# a machine with one core too.
+WORKER_CPUS = 1.0 - TRIAL_CPUS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSlots:
+    """What trials run on.
+
+    Attributes:
+        use_gpu: GPUs, or CPU cores.
+        num_trials: At the same time.
+    """
+
+    use_gpu: bool
+    num_trials: int
+
+
+def sweep_slots(resources: Resources, *, use_gpu: bool | None) -> SweepSlots:
+    """Count the trials that fit at the same time; Ray would wait without end for more.
+
+    Args:
+        resources: Of a trial.
+        use_gpu: None for GPUs where there are any.
+
+    Raises:
+        ResourceError: If not one fits.
+    """
+    on_gpu = resolve_use_gpu(use_gpu)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if on_gpu:
+        # Shares of a GPU are of one GPU each.
+        workers_per_gpu = math.floor(1 / resources.gpus_per_worker + 1e-9)
+        num_workers = sum(int(node.get("GPU", 0)) for node in nodes) * workers_per_gpu
+    else:
+        num_workers = sum(int(node.get("CPU", 0)) for node in nodes)
+    num_trials = num_workers // resources.workers
+    if on_gpu:
+        num_cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        num_trials = min(num_trials, math.floor(num_cpus / TRIAL_CPUS + 1e-9))
+    if num_trials < 1:
+        wanted = f"{resources.gpus_per_worker:g} GPU" if on_gpu else "1 CPU"
+        raise ResourceError(
+            f"a trial needs {resources.workers} worker(s) of {wanted} each; the cluster has room for "
+            f"{num_workers} (set resources.workers or resources.gpus_per_worker lower)"
+        )
+    if resources.max_concurrent is not None:
+        num_trials = min(num_trials, resources.max_concurrent)
+    return SweepSlots(use_gpu=on_gpu, num_trials=num_trials)

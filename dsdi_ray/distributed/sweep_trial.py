@@ -1,0 +1,100 @@
+"""One trial of a sweep: what Ray Tune runs in a process of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.sweep_slots import WORKER_CPUS
+from dsdi_ray.distributed.train import SweepShare, train_member
+from dsdi_ray.distributed.train_progress import read_history
+from dsdi_ray.errors import DsdiError
+from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord
+
+_REPORTED = ("epoch", "train_loss", "validation_loss", "lrap", "map", "learning_rate", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """What all trials of a sweep have in common.
+
+    Attributes:
+        folder: Of the sweep.
+        data: Prepared set.
+        num_workers: Of a trial.
+        gpus_per_worker: Where GPUs are used.
+        use_gpu: Whether they are.
+        num_trials: At the same time.
+        mlflow: As :func:`dsdi_ray.distributed.train.train_member` takes it.
+    """
+
+    folder: Path
+    data: Path
+    num_workers: int
+    gpus_per_worker: float
+    use_gpu: bool
+    num_trials: int
+    mlflow: str | None
+
+
+def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
+    """Train a trial's recipe, or go on with it; what becomes of it is written to its record.
+
+    A trial that fails is not raised: Ray Tune would try again what fails each time.
+
+    Args:
+        config: ``trial``, its number.
+        job: What it shares with the others.
+    """
+    folder = SweepFolder(job.folder)
+    record = folder.read(config["trial"])
+    member = folder.member_folder(record.number)
+    try:
+        train_member(
+            Recipe.model_validate(record.recipe),
+            data=job.data,
+            out=member,
+            num_workers=job.num_workers,
+            use_gpu=job.use_gpu,
+            num_runs=job.num_trials,
+            mlflow=job.mlflow,
+            in_sweep=SweepShare(
+                gpus_per_worker=job.gpus_per_worker,
+                cpus_per_worker=WORKER_CPUS,
+                decoded=job.folder / "decoded",
+                on_epoch=_report,
+            ),
+        )
+    except Exception as error:
+        history = latest_history(folder, record)
+        failed = replace(record, status="failed", reason=_reason(error), history=history)
+        folder.write(failed)
+        return
+    history = read_history(member / "history.jsonl")
+    folder.write(replace(record, status="finished", reason=None, history=history))
+
+
+def latest_history(folder: SweepFolder, record: TrialRecord) -> list[Mapping[str, Any]]:
+    """The epochs of a trial so far, of its member or of the run that trains it."""
+    member = folder.member_folder(record.number)
+    for file in (member / "history.jsonl", *sorted(_work(member).glob("*/history.jsonl"))):
+        if file.is_file():
+            return list(read_history(file))
+    return []
+
+
+def _work(member: Path) -> Path:
+    return member.with_name(f"{member.name}.training")
+
+
+def _report(row: Mapping[str, Any]) -> None:
+    tune.report({name: row[name] for name in _REPORTED if row.get(name) is not None})
+
+
+def _reason(error: Exception) -> str:
+    cause = getattr(error, "cause", error)
+    text = " ".join(str(cause).split())[:500]
+    return text if isinstance(cause, DsdiError) else f"{type(cause).__name__}: {text}"

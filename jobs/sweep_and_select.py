@@ -1,0 +1,83 @@
+"""From a prepared set to an ensemble: a sweep of recipes, then the members that do best together.
+
+On this machine, with the small sweep and synthetic pictures, or with one's own::
+
+    python jobs/sweep_and_select.py --out sweep-output
+    python jobs/sweep_and_select.py --data prepared/ --sweep jobs/sweeps/losses.yaml --out losses/
+
+On a cluster, with paths that every node sees (see ``cluster/README.md``)::
+
+    ray job submit --working-dir . -- python jobs/sweep_and_select.py --data /shared/prepared \
+        --sweep jobs/sweeps/losses.yaml --out /shared/losses
+
+The same command goes on where it stopped. Every step can be run by itself with the command named
+beside it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsdi_ray.cli.options import Address, Gpu
+from dsdi_ray.cli.sweep import print_sweep
+from dsdi_ray.distributed.demo_archive import make_archive
+from dsdi_ray.distributed.prepare import prepare_set
+from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed.sweep import run_sweep
+from dsdi_ray.errors import DsdiError
+from dsdi_ray.sweep_config import load_sweep
+from dsdi_ray.taxonomy import load_taxonomy
+
+SMOKE = Path(__file__).parent / "sweeps" / "smoke.yaml"
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all that is made.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Prepared set; without one pictures are rendered.")
+    ] = None,
+    sweep: Annotated[Path, typer.Option("--sweep", help="Sweep YAML.")] = SMOKE,
+    size: Annotated[int, typer.Option("--size", min=1, help="Members of the ensemble.")] = 4,
+    images: Annotated[int, typer.Option("--images", min=40, help="Pictures to render.")] = 600,
+    gpu: Gpu = None,
+    address: Address = None,
+) -> None:
+    """Sweep, then select an ensemble; the same command goes on where it stopped."""
+    loaded = load_sweep(sweep)
+    out = out.resolve()
+    with ray_session(address=address):
+        if data is None:
+            _step("1/3 Render crowd-labelled images and prepare them (dsdi prepare)")
+            archive = make_archive(out / "archive", num_images=images, num_clips=1, seed=0)
+            prepared = prepare_set(
+                archive.answers_tsv,
+                images=[archive.images_dir],
+                out=out / "prepared",
+                taxonomy=load_taxonomy("ladi_v1"),
+            )
+            data = prepared.out
+
+        _step("2/3 Train the trials (dsdi sweep)")
+        print_sweep(run_sweep(loaded, data=data, out=out / "sweep", use_gpu=gpu))
+
+        _step("3/3 Select the members that do best together (dsdi ensemble select)")
+
+
+def _step(text: str) -> None:
+    typer.secho(f"\n== {text}", bold=True, err=True)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except DsdiError as error:
+        sys.exit(f"sweep_and_select: error: {getattr(error, 'cause', error)}")

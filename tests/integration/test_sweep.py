@@ -1,0 +1,279 @@
+"""Sweeps on a real local Ray: early stopping, failures, what is left, and going on after kills."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from prepared_images import write_coloured_set
+from typer.testing import CliRunner
+
+from dsdi_ray.cli import app
+from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
+from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
+from dsdi_ray.errors import DataError
+from dsdi_ray.storage.bundles import read_member_spec
+from dsdi_ray.storage.sweep_records import SweepFolder
+from dsdi_ray.sweep_config import load_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+RECIPE = """
+name: tiny
+backbone: {name: test_resnet, weights: none}
+input_px: 64
+batch_size: 8
+epochs: 5
+optimizer: {name: adamw, lr: 0.003}
+"""
+# The second learns nothing, the third diverges.
+SWEEP = """
+name: rates
+recipe: tiny.yaml
+space: {optimizer.lr: [3.0e-3, 1.0e-9, 1.0e+20]}
+early_stopping: {grace_epochs: 2, reduction_factor: 2}
+"""
+_DRIVER = """
+import sys
+from pathlib import Path
+from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed.sweep import run_sweep
+from dsdi_ray.sweep_config import load_sweep
+with ray_session(num_cpus=2):
+    run_sweep(load_sweep(Path(sys.argv[1])), data=Path(sys.argv[2]), out=Path(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_coloured_set(tmp_path_factory.mktemp("data") / "prepared", num_images=200).path
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    path = folder / "rates.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(local_ray, data, sweep_file, tmp_path_factory) -> SweepSummary:
+    out = tmp_path_factory.mktemp("unbroken") / "sweep"
+    return run_sweep(load_sweep(sweep_file), data=data, out=out)
+
+
+def outcomes(out: Path) -> list[dict]:
+    """What of the table does not depend on time."""
+    rows = pq.read_table(out / "trials.parquet").to_pylist()
+    for row in rows:
+        del row["seconds"], row["recipe"]
+        row["member"] = Path(row["member"]).relative_to(out).as_posix() if row["member"] else None
+        for epoch in row["history"]:
+            del epoch["seconds"], epoch["images_per_second"]
+    return rows
+
+
+def test_a_weak_trial_is_stopped_and_one_that_diverges_is_a_row_with_its_reason(unbroken):
+    good, weak, diverging = outcomes(unbroken.out)
+    assert [r["status"] for r in (good, weak, diverging)] == ["finished", "stopped", "failed"]
+    assert [r["optimizer.lr"] for r in (good, weak, diverging)] == [3e-3, 1e-9, 1e20]
+    assert good["epochs"] == 5
+    assert weak["epochs"] == 2
+    assert weak["reason"] == "after epoch 2 not among the best 1 of 2"
+    assert "diverges" in diverging["reason"] or "finite" in diverging["reason"]
+    assert unbroken.counts == {"finished": 1, "stopped": 1, "failed": 1}
+    assert unbroken.best_trial == "0000"
+    assert unbroken.best_value == good["metric"] == max(e["lrap"] for e in good["history"])
+
+
+def test_a_finished_trial_is_a_member_of_its_best_epoch(unbroken):
+    good = outcomes(unbroken.out)[0]
+    spec = read_member_spec(unbroken.out / good["member"])
+    assert unbroken.best_member == unbroken.out / good["member"]
+    assert spec.metrics["epoch"] == good["best_epoch"]
+    assert spec.recipe["optimizer"]["lr"] == 3e-3
+
+
+def test_trials_share_one_file_of_decoded_pictures_and_leave_no_other_weights(unbroken):
+    (decoded,) = (unbroken.out / "decoded").iterdir()
+    assert decoded.stat().st_size > 200 * 64 * 64 * 3
+    weights = {p.relative_to(unbroken.out).parts[:2] for p in unbroken.out.rglob("*.safetensors")}
+    assert weights == {("trials", "0000")}
+    assert not (unbroken.out / "ray").exists()
+
+
+def test_the_figures_and_the_page_show_all_trials(unbroken):
+    page = (unbroken.out / "index.html").read_text()
+    assert all(name in page for name in ("0000", "0001", "0002", "optimizer.lr", "not among"))
+    assert len(list((unbroken.out / "figures").glob("*.png"))) == 3
+
+
+def test_a_sweep_that_is_over_is_not_run_again(unbroken, data, sweep_file):
+    before = (unbroken.out / "trials.parquet").read_bytes()
+    started = time.monotonic()
+    again = run_sweep(load_sweep(sweep_file), data=data, out=unbroken.out)
+    assert time.monotonic() - started < 10
+    assert again.num_run == 0
+    assert (again.best_trial, again.best_value) == (unbroken.best_trial, unbroken.best_value)
+    assert (unbroken.out / "trials.parquet").read_bytes() == before
+
+
+def test_another_sweep_is_refused_for_the_same_folder(unbroken, data, sweep_file):
+    other = load_sweep(sweep_file, ["seeds=2"])
+    with pytest.raises(DataError, match=r"holds another sweep \(sweep differs\)"):
+        run_sweep(other, data=data, out=unbroken.out)
+
+
+def test_the_plan_counts_trials_and_slots_and_estimates(local_ray, data, sweep_file, tmp_path):
+    plan = plan_sweep(load_sweep(sweep_file), data=data, out=tmp_path / "none")
+    assert (plan.num_trials, plan.num_waiting, plan.num_slots) == (3, 3, 2)
+    assert plan.num_epochs == 15
+    assert 0 < plan.estimated_seconds < 600
+    assert not (tmp_path / "none").exists()
+
+
+def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
+    shown = CliRunner().invoke(app, ["sweep", "show", str(unbroken.out), "--json"])
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(shown.stdout)
+    assert next(trial["trial"] for trial in told["trials"]) == "0000"
+    assert told["counts"] == {"finished": 1, "stopped": 1, "failed": 1}
+    table = CliRunner().invoke(app, ["sweep", "show", str(unbroken.out)])
+    assert "0000" in table.stdout
+
+
+def kill_all(driver: subprocess.Popen) -> None:
+    """Kill a process and all that it started, Ray's servers and workers among them."""
+    root = psutil.Process(driver.pid)
+    everyone = [root, *root.children(recursive=True)]
+    for process in everyone:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    driver.wait()
+    psutil.wait_procs(everyone[1:], timeout=20)
+
+
+def num_epochs_done(out: Path) -> int:
+    checkpoints = out.glob("trials/*/member.training/*/checkpoints/epoch-*")
+    members = out.glob("trials/*/member/member.yaml")
+    return sum(1 for _ in checkpoints) + 5 * sum(1 for _ in members)
+
+
+def test_a_sweep_whose_driver_is_killed_ends_with_the_table_of_an_unbroken_one(
+    data, unbroken, sweep_file, tmp_path
+):
+    out = tmp_path / "killed"
+    for num_epochs in (1, 3):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", _DRIVER, sweep_file, data, out],
+            cwd=Path(__file__).parent,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 200
+            while num_epochs_done(out) < num_epochs and driver.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            kill_all(driver)
+    folder = SweepFolder(out)
+    over = {record.number for record in folder.records() if record.is_over}
+    written = {n: (folder.trial_folder(n) / "record.json").stat().st_mtime_ns for n in over}
+    torn = folder.trial_folder(1) / "record.json"  # of a trial that is stopped in the end
+    if 1 not in over:
+        torn.write_text(torn.read_text()[:30])
+
+    run_sweep(load_sweep(sweep_file), data=data, out=out)
+
+    assert outcomes(out) == outcomes(unbroken.out)
+    for number, when in written.items():
+        assert (folder.trial_folder(number) / "record.json").stat().st_mtime_ns == when
+    assert show_sweep(out).counts == unbroken.counts
+
+
+_ONE_SIZE = """
+import json, sys
+from pathlib import Path
+from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed.sweep import run_sweep
+from dsdi_ray.distributed.sweep_slots import sweep_slots
+from dsdi_ray.errors import ResourceError
+from dsdi_ray.sweep_config import Resources, load_sweep
+
+num_cpus, num_gpus = int(sys.argv[4]), int(sys.argv[5])
+use_gpu = num_gpus > 0
+changes = ["overrides={epochs: 1}", "space={input_px: [64, 32]}", *sys.argv[6:]]
+sweep = load_sweep(Path(sys.argv[1]), changes)
+slots = []
+with ray_session(num_cpus=num_cpus, num_gpus=num_gpus):
+    for workers, gpus in ((1, 1.0), (1, 0.5), (1, 0.3), (2, 1.0), (3, 0.5), (5, 0.5)):
+        try:
+            resources = Resources(workers=workers, gpus_per_worker=gpus)
+            slots.append(sweep_slots(resources, use_gpu=use_gpu).num_trials)
+        except ResourceError as error:
+            slots.append(str(error))
+    summary = run_sweep(sweep, data=Path(sys.argv[2]), out=Path(sys.argv[3]), use_gpu=use_gpu)
+print(json.dumps([slots, summary.counts]))
+"""
+
+
+def swept_on(
+    sweep_file: Path, data: Path, out: Path, *, num_cpus: int, num_gpus: int, changes: str
+) -> tuple[list, dict]:
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _ONE_SIZE,
+            sweep_file,
+            data,
+            out,
+            str(num_cpus),
+            str(num_gpus),
+            changes,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    slots, counts = json.loads(result.stdout.splitlines()[-1])
+    return slots, counts
+
+
+def test_trials_get_parts_of_gpus_and_no_more_than_there_are(data, sweep_file, tmp_path):
+    slots, counts = swept_on(
+        sweep_file,
+        data,
+        tmp_path / "sweep",
+        num_cpus=1,
+        num_gpus=2,
+        changes="resources.gpus_per_worker=0.5",
+    )
+    assert slots[:5] == [2, 4, 6, 1, 1]
+    assert slots[5].startswith(
+        "a trial needs 5 worker(s) of 0.5 GPU each; the cluster has room for 4"
+    )
+    assert counts == {"finished": 2}
+
+
+def test_one_core_runs_a_sweep(data, sweep_file, tmp_path):
+    slots, counts = swept_on(
+        sweep_file,
+        data,
+        tmp_path / "sweep",
+        num_cpus=1,
+        num_gpus=0,
+        changes="space={input_px: [64]}",
+    )
+    assert slots[0] == 1
+    assert slots[3].startswith("a trial needs 2 worker(s) of 1 CPU each")
+    assert counts == {"finished": 1}
