@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
     "taxonomy": ({"errors"}, {"yaml"}),
     "progress": (set(), {"tqdm"}),
     "config": (BASE, {"pydantic", "yaml"}),
-    "method": ({"method", *BASE}, {"numpy", "torch", "sklearn"}),
+    "method": ({"method", *BASE}, {"numpy", "torch", "sklearn", "scipy"}),
     "storage": (BELOW, None),
     "vision": ({"vision", *BELOW}, None),
     "report": ({"report", *BELOW}, None),
@@ -40,7 +40,10 @@ BANNED = {
     "cli": {"ray"},
     "jobs": {"ray"},
 }
-HEAVY = {"ray", "torch", "torchvision", "timm", "decord", "av", "sklearn", "pandas", "matplotlib"}
+HEAVY = {
+    "ray", "torch", "torchvision", "timm", "decord", "av", "sklearn", "scipy", "pandas",
+    "matplotlib",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

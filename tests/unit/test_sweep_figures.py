@@ -34,10 +34,12 @@ def made_up(num_trials):
             point["loss.beta"] = float(rng.choice([0.9, 0.99, 0.9999]))
         curve = (metric * (1 - np.exp(-np.arange(1, 20) / 4))).tolist()
         trials.append(
-            trial(f"{i:03}", status=STATUSES[i % 4], metric=metric, curve=curve)
-            if i == 1
-            else TrialResult(
-                name=f"{i:03}", point=point, status=STATUSES[i % 4], metric=metric, curve=curve
+            TrialResult(
+                name=f"{i:03}",
+                point={} if i == 1 else point,
+                status=STATUSES[i % 4],
+                metric=metric,
+                curve=curve,
             )
         )
     return trials
