@@ -191,7 +191,8 @@ def run(
         rescoring = Rescoring(
             name=new.name,
             compared_with=last.name if last else None,
-            facts=_facts(clips, scored, ranking, settings, pool),
+            how=f"Scored at {settings.fps:g} frames per second; a clip's score: {pool}.",
+            facts=_facts(clips, scored, ranking),
             members=_members(members, last),
             clips=clips,
             failed=scored.reasons,
@@ -278,13 +279,7 @@ def main(
         _print_summary(summary)
 
 
-def _facts(
-    clips: ManifestChanges,
-    scored: ScoreSummary,
-    ranking: Ranking,
-    settings: DecodeSettings,
-    pool: str,
-) -> dict[str, object]:
+def _facts(clips: ManifestChanges, scored: ScoreSummary, ranking: Ranking) -> dict[str, float]:
     """What the page says of the work."""
     return {
         "clips in the archive": scored.num_clips,
@@ -299,9 +294,7 @@ def _facts(
         "scored on a part of their frames": scored.num_partial,
         "failed": scored.num_failed,
         "ranked": ranking.num_clips,
-        "frames per second": f"{settings.fps:g}",
-        "frames to clip": pool,
-        "seconds": round(scored.seconds + ranking.seconds, 1),
+        "seconds": round(scored.seconds + ranking.seconds),
     }
 
 

@@ -23,7 +23,8 @@ class Rescoring:
     Attributes:
         name: The new run's name.
         compared_with: The last run's name, None for a first run.
-        facts: What was done, a name and a value each.
+        how: How frames became clips, in a sentence.
+        facts: What was done, a name and a number each.
         members: The ensemble's members by id: (name, weight now, weight before), None where a
             member is not in that ensemble.
         clips: Clips that came, changed and went since the last run.
@@ -36,7 +37,8 @@ class Rescoring:
 
     name: str
     compared_with: str | None
-    facts: Mapping[str, object]
+    how: str
+    facts: Mapping[str, float]
     members: Mapping[str, tuple[str, float | None, float | None]]
     clips: ManifestChanges
     failed: Mapping[str, int]
@@ -106,7 +108,7 @@ def _done(rescoring: Rescoring) -> PageSection:
         if reasons:
             rows = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
             tables.append(PageTable(caption=caption, columns=["reason", "clips"], rows=rows))
-    return PageSection(title="What was done", tables=tables)
+    return PageSection(title="What was done", text=rescoring.how, tables=tables)
 
 
 def _footage(rescoring: Rescoring) -> PageSection:

@@ -72,7 +72,7 @@ def test_only_what_changed_is_scored_and_the_page_names_what_rose(tmp_path: Path
 
     started = time.monotonic()
     again = rescore()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert (again.run, again.changed, again.score.num_clips_scored) == (None, [], 0)
     assert [p.name for p in (out / "runs").iterdir()] == ["0001"]
     assert (out / "index.html").read_text("utf-8") == page

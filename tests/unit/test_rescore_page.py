@@ -16,7 +16,8 @@ def rescoring(*, first=False, **changes):
     values = {
         "name": "0002",
         "compared_with": None if first else "0001",
-        "facts": {"clips": 4, "seconds": 1.5},
+        "how": "Scored at 10 frames per second.",
+        "facts": {"clips": 4, "seconds": 2},
         "members": {"id1": ("m1", 1.0, 1.0), "id2": ("m2", 2.0, None)},
         "clips": ManifestChanges(new=("new<1>",), changed=(), gone=("z",)),
         "failed": {"cannot be decoded": 2},
