@@ -113,8 +113,8 @@ def show(
 
     shown = show_sweep(out)
     if as_json:
-        rows = [dict(zip(shown.table.columns, row, strict=True)) for row in shown.table.rows]
-        print_json({"counts": shown.counts, "page": str(shown.page), "trials": rows})
+        trials = [dict(zip(shown.table.columns, row, strict=True)) for row in shown.table.rows]
+        print_json({"counts": shown.counts, "page": str(shown.page), "trials": trials})
         return
     rows = shown.table.rows if every else shown.table.rows[:_SHOWN_TRIALS]
     print_table(shown.table.columns, rows)

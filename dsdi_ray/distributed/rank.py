@@ -49,6 +49,7 @@ def rank_archive(
     order: str = "frame_first",
     top: int = 1000,
     min_coverage: float = 0.0,
+    clip_ids: pa.ChunkedArray | None = None,
 ) -> Ranking:
     """Rank the clips of a store for each feature of its taxonomy (paper section 2.5).
 
@@ -61,6 +62,7 @@ def rank_archive(
         top: Clips kept per feature.
         min_coverage: Clips of which a smaller share of the expected frames decoded are left out,
             0 to 1.
+        clip_ids: Clips to rank, of those that the store has; all where None.
 
     Raises:
         ValueError: If min_coverage is out of range.
@@ -75,6 +77,7 @@ def rank_archive(
         order=order,
         top=top,
         min_coverage=min_coverage,
+        clip_ids=clip_ids,
     )
     return ranking
 
@@ -88,6 +91,7 @@ def rank_systems(
     order: str = "frame_first",
     top: int = 1000,
     min_coverage: float = 0.0,
+    clip_ids: pa.ChunkedArray | None = None,
 ) -> list[Ranking]:
     """Rank the clips of a store with each of several ensembles, in one pass over its frames.
 
@@ -104,7 +108,7 @@ def rank_systems(
     for ensemble in ensembles:
         check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
         member_ids = [m.member_id for m in ensemble.members]
-        clips, unranked = _rankable_clips(store, decode_id, member_ids, min_coverage)
+        clips, unranked = _rankable_clips(store, decode_id, member_ids, min_coverage, clip_ids)
         if not len(clips):
             raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(unranked)}")
         rankable.append((clips, unranked))
@@ -131,12 +135,18 @@ def rank_systems(
 
 
 def _rankable_clips(
-    store: ScoreStore, decode_id: str, member_ids: Sequence[str], min_coverage: float
+    store: ScoreStore,
+    decode_id: str,
+    member_ids: Sequence[str],
+    min_coverage: float,
+    clip_ids: pa.ChunkedArray | None,
 ) -> tuple[pa.Table, Mapping[str, int]]:
     """The clips (clip_id, content_id, span) that every member has scored, and why others are not."""
     outcomes = store.outcomes(
         ["clip_id", *KEY, "decode_id", "status", "frames_expected", "frames_scored", "finished_at"]
     )
+    if clip_ids is not None:
+        outcomes = outcomes.filter(pc.is_in(outcomes["clip_id"], value_set=clip_ids))
     newest = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
     unranked: Counter[str] = Counter()
     other = newest_per_clip(outcomes).filter(~_is_clip_of(newest))

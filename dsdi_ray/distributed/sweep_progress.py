@@ -44,7 +44,7 @@ class SweepProgress(Callback):
         write_table: Called whenever a trial is over.
     """
 
-    def __init__(self, board: SweepBoard, bar: Any, write_table: Callable[[], None]) -> None:
+    def __init__(self, board: SweepBoard, bar: Any, write_table: Callable[[], object]) -> None:
         self._board = board
         self._bar = bar
         self._write_table = write_table

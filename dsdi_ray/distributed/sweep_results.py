@@ -139,4 +139,4 @@ def _row(record: TrialRecord, board: SweepBoard, folder: SweepFolder) -> Mapping
 
 def _seconds(record: TrialRecord) -> float:
     """Of its epochs, start-up not counted."""
-    return sum(row.get("seconds", 0.0) for row in record.history)
+    return float(sum(row.get("seconds", 0.0) for row in record.history))

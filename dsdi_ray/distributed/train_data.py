@@ -103,11 +103,8 @@ def load_pictures(
         chosen = np.flatnonzero(mask)
         files = [jpegs[i] for i in chosen]
         is_cached = 0 < len(chosen) * recipe.input_px**2 * 3 <= cache_bytes
-        if is_cached and in_common is not None:
-            cached, places = in_common, chosen
-        else:
-            cached = decode_all(files, recipe.input_px) if is_cached else None
-            places = None
+        is_shared = is_cached and in_common is not None
+        own = decode_all(files, recipe.input_px) if is_cached and not is_shared else None
         parts.append(
             Pictures(
                 image_ids=[ids[i] for i in chosen],
@@ -115,8 +112,8 @@ def load_pictures(
                 labels=labels[chosen],
                 is_asked=None if is_asked is None else is_asked[chosen],
                 side_px=recipe.input_px,
-                cached=cached,
-                places=places,
+                cached=in_common if is_shared else own,
+                places=chosen if is_shared else None,
             )
         )
     return parts[0], parts[1]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsdi_ray.report.evaluation import Evaluation
+from dsdi_ray.report.look import BLUE, FAINT, INK, PALE, RED, new_figure, save_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,13 +17,10 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
-_INK, _FAINT, _NO_PICTURE = "#1f2430", "#6b7280", "#e5e7eb"
-_RELEVANT, _NOT_RELEVANT = "#15803d", "#c2410c"
-_AP, _CHANCE = "#2563eb", "#9ca3af"
+_RELEVANT = "#15803d"
 _CELL_WIDTH_INCHES, _CELL_HEIGHT_INCHES = 2.3, 1.92
 _PICTURE_ASPECT = 3 / 2
 _LABEL_WIDTH_INCHES = 1.75
-_DPI = 110
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ def contact_sheet(rows: Sequence[ContactRow], out: Path, *, title: str | None = 
     head = 0.5 if title else 0.12
     foot = 0.4 if any(c.is_relevant is not None for r in rows for c in r.clips) else 0.08
     height = head + len(rows) * _CELL_HEIGHT_INCHES + foot
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     if title:
         figure.text(
             0.12 / width,
@@ -105,7 +103,7 @@ def contact_sheet(rows: Sequence[ContactRow], out: Path, *, title: str | None = 
             _draw_clip(figure, clip, _fractions(box, width, height))
     if foot > 0.2:
         _draw_legend(figure, width=width, height=height)
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def map_chart(evaluation: Evaluation, out: Path, *, title: str | None = None) -> None:
@@ -118,42 +116,32 @@ def map_chart(evaluation: Evaluation, out: Path, *, title: str | None = None) ->
     """
     results = sorted(evaluation.features, key=lambda f: (-f.ap, f.feature_id))
     height = 1.25 + 0.3 * len(results)
-    figure = _figure(9.0, height)
+    figure = new_figure(9.0, height)
     axes = figure.add_axes((0.36, 0.62 / height, 0.6, 1 - 1.15 / height))
     places = np.arange(len(results))
-    axes.barh(places, [f.ap for f in results], height=0.62, color=_AP, label="average precision")
+    axes.barh(places, [f.ap for f in results], height=0.62, color=BLUE, label="average precision")
     chances = [f.chance for f in results]
-    axes.scatter(chances, places, marker="|", s=130, color=_INK, lw=2, label="chance", zorder=3)
+    axes.scatter(chances, places, marker="|", s=130, color=INK, lw=2, label="chance", zorder=3)
     for place, result in zip(places.tolist(), results, strict=True):
-        axes.text(1.09, place, f"{result.ap:.3f}", va="center", ha="right", size=9, color=_INK)
-    names = [f"{_shorten(f.feature or f.feature_id, 40)}  ({f.num_rel})" for f in results]
+        axes.text(1.09, place, f"{result.ap:.3f}", va="center", ha="right", size=9, color=INK)
+    names = [f"{shorten(f.feature or f.feature_id, 40)}  ({f.num_rel})" for f in results]
     axes.set_yticks(places, names, size=9, parse_math=False)
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.set_xlim(0, 1.1)
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_xlabel("average precision; in brackets: relevant clips", size=9, color=_FAINT)
-    axes.grid(axis="x", color=_NO_PICTURE, lw=0.8)
+    axes.set_xlabel("average precision; in brackets: relevant clips", size=9, color=FAINT)
+    axes.grid(axis="x", color=PALE, lw=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=_INK)
+    axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
     text = title or f"mAP {evaluation.map:.3f}, chance {evaluation.chance:.3f}"
     figure.text(
         0.02, 1 - 0.27 / height, text, size=13, weight="bold", va="center", parse_math=False
     )
-    _save(figure, out)
+    save_figure(figure, out)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    # No pyplot: it keeps every figure and picks a backend for the whole process.
-    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-
-
-def _save(figure: "Figure", out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, format="png")
 
 
 def _fractions(
@@ -169,11 +157,11 @@ def _draw_label(
     lines = _wrap(row.feature, 19)
     left, y = 0.12 / width, top - 0.1
     name = "\n".join(lines)
-    style: dict[str, Any] = {"size": 11, "weight": "bold", "color": _INK, "parse_math": False}
+    style: dict[str, Any] = {"size": 11, "weight": "bold", "color": INK, "parse_math": False}
     figure.text(left, y / height, name, va="top", **style)
     if row.ap is not None:
         below = (y - 0.2 * len(lines) - 0.06) / height
-        figure.text(left, below, f"AP {row.ap:.3f}", size=9.5, va="top", color=_FAINT)
+        figure.text(left, below, f"AP {row.ap:.3f}", size=9.5, va="top", color=FAINT)
 
 
 def _draw_clip(figure: "Figure", clip: ContactClip, box: tuple[float, float, float, float]) -> None:
@@ -181,18 +169,18 @@ def _draw_clip(figure: "Figure", clip: ContactClip, box: tuple[float, float, flo
     axes.set_xticks([])
     axes.set_yticks([])
     judged = clip.is_relevant is not None
-    colour = _RELEVANT if clip.is_relevant else _NOT_RELEVANT
-    axes.spines[:].set(color=colour if judged else _NO_PICTURE, linewidth=3 if judged else 1)
+    colour = _RELEVANT if clip.is_relevant else RED
+    axes.spines[:].set(color=colour if judged else PALE, linewidth=3 if judged else 1)
     if clip.picture is None:
-        axes.set_facecolor(_NO_PICTURE)
-        axes.text(0.5, 0.5, "no picture", transform=axes.transAxes, ha="center", color=_FAINT)
+        axes.set_facecolor(PALE)
+        axes.text(0.5, 0.5, "no picture", transform=axes.transAxes, ha="center", color=FAINT)
     else:
         _draw_whole(axes, clip.picture)
     mark = {True: " \N{CHECK MARK}", False: " \N{MULTIPLICATION X}", None: ""}[clip.is_relevant]
-    _caption(axes, 0.0, -0.03, f"{clip.rank}{mark}", colour if judged else _INK, bold=True)
-    _caption(axes, 0.17, -0.03, _shorten(clip.clip_id, 22), _INK)
+    _caption(axes, 0.0, -0.03, f"{clip.rank}{mark}", colour if judged else INK, bold=True)
+    _caption(axes, 0.17, -0.03, shorten(clip.clip_id, 22), INK)
     when = "" if clip.peak_seconds is None else f" at {_clock(clip.peak_seconds)}"
-    _caption(axes, 0.17, -0.14, f"{clip.score:.3f}{when}", _FAINT)
+    _caption(axes, 0.17, -0.14, f"{clip.score:.3f}{when}", FAINT)
 
 
 def _caption(
@@ -209,11 +197,11 @@ def _draw_legend(figure: "Figure", *, width: float, height: float) -> None:
     x, y = _LABEL_WIDTH_INCHES / width, 0.17 / height
     for mark, text, colour in (
         ("\N{CHECK MARK}", "relevant", _RELEVANT),
-        ("\N{MULTIPLICATION X}", "not relevant", _NOT_RELEVANT),
+        ("\N{MULTIPLICATION X}", "not relevant", RED),
     ):
         figure.text(x, y, f"{mark} {text}", size=9, color=colour, weight="bold", va="center")
         x += 1.1 / width
-    figure.text(x + 0.2 / width, y, "no mark: not judged", size=9, color=_FAINT, va="center")
+    figure.text(x + 0.2 / width, y, "no mark: not judged", size=9, color=FAINT, va="center")
 
 
 def _draw_whole(axes: "Axes", picture: Picture) -> None:
@@ -223,7 +211,7 @@ def _draw_whole(axes: "Axes", picture: Picture) -> None:
     height, width = picture.shape[:2]
     cell_width = max(width, height * _PICTURE_ASPECT)
     cell_height = cell_width / _PICTURE_ASPECT
-    axes.set_facecolor(_NO_PICTURE)
+    axes.set_facecolor(PALE)
     extent = (0, width, height, 0)
     axes.imshow(picture, aspect="auto", interpolation="antialiased", extent=extent)
     axes.set_xlim((width - cell_width) / 2, (width + cell_width) / 2)
@@ -235,8 +223,6 @@ def _clock(seconds: float) -> str:
     return f"{int(minutes)}:{rest:04.1f}"
 
 
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 7]}…{text[-6:]}"
 
 
 def _wrap(text: str, length: int) -> list[str]:

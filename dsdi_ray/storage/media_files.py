@@ -4,7 +4,7 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -58,14 +58,18 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
     return list(found.values())
 
 
-def clip_ids(files: Sequence[FoundFile]) -> list[str]:
+def clip_ids(files: Sequence[FoundFile], *, taken: Set[str] = frozenset()) -> list[str]:
     """Name clips: the file's stem; its relative path where stems clash; a hash where those do.
 
     Blanks become ``_``, since TREC's ids have none.
+
+    Args:
+        files: To be named.
+        taken: Names that other clips have.
     """
     stems = [_without_blanks(PurePosixPath(f.relative).stem) for f in files]
     relatives = [_without_blanks(f.relative) for f in files]
-    stem_count, relative_count = Counter(stems), Counter(relatives)
+    stem_count, relative_count = Counter([*stems, *taken]), Counter([*relatives, *taken])
     ids: list[str] = []
     for file, stem, relative in zip(files, stems, relatives, strict=True):
         if stem_count[stem] == 1:
@@ -74,7 +78,7 @@ def clip_ids(files: Sequence[FoundFile]) -> list[str]:
             ids.append(relative)
         else:
             ids.append(f"{relative}-{_path_hash(file)}")
-    num_named = Counter(ids)  # one file's stem may be another's path
+    num_named = Counter([*ids, *taken])  # one file's stem may be another's path
     return [
         clip_id if num_named[clip_id] == 1 else f"{clip_id}-{_path_hash(file)}"
         for clip_id, file in zip(ids, files, strict=True)

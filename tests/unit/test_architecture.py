@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
     "progress": (set(), {"tqdm"}),
     "config": (BASE, {"pydantic", "yaml"}),
     "sweep_config": ({"config", *BASE}, {"pydantic"}),
-    "method": ({"method", *BASE}, {"numpy", "torch", "sklearn"}),
+    "method": ({"method", *BASE}, {"numpy", "torch", "sklearn", "scipy"}),
     "storage": (BELOW, None),
     "vision": ({"vision", *BELOW}, None),
     "report": ({"report", *BELOW}, None),
@@ -42,7 +42,10 @@ BANNED = {
     "cli": {"ray"},
     "jobs": {"ray"},
 }
-HEAVY = {"ray", "torch", "torchvision", "timm", "decord", "av", "sklearn", "pandas", "matplotlib"}
+HEAVY = {
+    "ray", "torch", "torchvision", "timm", "decord", "av", "sklearn", "scipy", "pandas",
+    "matplotlib",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
