@@ -77,8 +77,9 @@ class DecodeClips:
                         "chunk_index": part.chunk_index,
                         "frame_indices": part.frame_indices,
                         "times_seconds": part.times_seconds,
+                        # A copy: of a memoryview pyarrow 26 never lets go.
                         "pixels": [
-                            {"size_px": size, "frames": frames.data.cast("B")}
+                            {"size_px": size, "frames": frames.tobytes()}
                             for size, frames in part.pixels.items()
                         ],
                     }

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import (
+    ActorPoolStrategy,
+    DataContext,
+    Dataset,
+    ExecutionOptions,
+    ExecutionResources,
+)
 from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -24,6 +30,9 @@ from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.vision.decode import DecodeSettings
 
 _BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
+# Blocks in the object store for each actor, frames above all. Without a bound decoding that is
+# quicker than scoring would fill a third of the machine's memory.
+_BLOCKS_PER_ACTOR = 3
 _MAX_CLIPS_PER_BLOCK = 32
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
@@ -54,6 +63,11 @@ class ScoringPool:
     def num_cpus(self) -> float:
         """Cores of the cluster."""
         return cluster_resources().num_cpus
+
+    @property
+    def object_store_bytes(self) -> int:
+        """What the pipeline may hold in the object store."""
+        return (self.num_decoders + self.num_scorers) * _BLOCKS_PER_ACTOR * _BLOCK_BYTES
 
     @property
     def cpus_per_actor(self) -> float:
@@ -167,7 +181,7 @@ def iterate_scored(
     Raises:
         ResourceError: If actors die again and again as they start.
     """
-    with _scoring_context(), warnings.catch_warnings():
+    with _scoring_context(pool.object_store_bytes), warnings.catch_warnings():
         # Retries have no named parameter yet; the plain ones go in Ray 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         dataset = build_scoring_dataset(
@@ -188,8 +202,11 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _scoring_context() -> Iterator[None]:
+def _scoring_context(object_store_bytes: int) -> Iterator[None]:
     context = DataContext.get_current().copy()
+    context.execution_options = ExecutionOptions(
+        resource_limits=ExecutionResources.for_limits(object_store_memory=object_store_bytes)
+    )
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False

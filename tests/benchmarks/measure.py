@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_MAX_SHARE_OF_LOOKS = 0.1  # of the time: the kernel counts the pages of all processes in each
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ def run_measured(arguments: Sequence[str]) -> Measured:
 
     def follow() -> None:
         nonlocal peak
-        while not is_over.wait(_SECONDS_BETWEEN_LOOKS):
+        pause = _SECONDS_BETWEEN_LOOKS
+        while not is_over.wait(pause):
+            started = time.monotonic()
             peak = max(peak, _memory_mib(child.pid, cpu_by_pid))
+            pause = max(_SECONDS_BETWEEN_LOOKS, (time.monotonic() - started) / _MAX_SHARE_OF_LOOKS)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
