@@ -100,7 +100,7 @@ def check_state_api() -> None:
         ResourceError: If not; a sweep would wait without end.
     """
     try:
-        list_actors(limit=1, timeout=30)
+        list_actors(address=ray.get_runtime_context().gcs_address, limit=1, timeout=30)
     except Exception as error:
         raise ResourceError(
             "the cluster's state API does not answer, which sweeps need: start Ray with its "

@@ -6,6 +6,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from dsdi_ray.distributed.sweep_board import SweepBoard
+from dsdi_ray.distributed.sweep_progress import InThisProcess
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.sweep_records import TrialRecord
 from dsdi_ray.sweep_config import (
@@ -44,7 +45,7 @@ def _planned(
     return TrialRecord(number=number, point=dict(point), seed=seed, recipe=recipe)
 
 
-class OptunaPoints(Searcher):
+class OptunaPoints(InThisProcess, Searcher):
     """Asks Optuna for the next point once trials before it are over.
 
     What Optuna learned is rebuilt from the records, so a sweep that was cut off goes on. Which

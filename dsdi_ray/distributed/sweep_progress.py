@@ -13,7 +13,14 @@ from dsdi_ray.storage.sweep_records import TrialRecord
 from dsdi_ray.sweep_config import say_point
 
 
-class BoardScheduler(FIFOScheduler):
+class InThisProcess:
+    """Left out of the state that Ray Tune pickles, which a sweep does not go on from."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class BoardScheduler(InThisProcess, FIFOScheduler):
     """Stops the trials that the board stops.
 
     Args:
@@ -35,7 +42,7 @@ class BoardScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
-class SweepProgress(Callback):
+class SweepProgress(InThisProcess, Callback):
     """Writes records and the table as trials end, and shows how the sweep stands.
 
     Args:

@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
     CHECKPOINTS,
@@ -38,6 +39,8 @@ _MAX_FAILURES = 3  # workers that die; mistakes are not tried again
 # How often Ray's controller looks after the workers. Ray's own 2 s are waited for at the end of a
 # run, and of each epoch that is shorter.
 _POLLS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+# One process less to start per run; on one machine nobody takes a node away with a warning.
+_NO_WATCHER = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,8 @@ def _fit(
     run to Ray, in a folder that goes with the others.
     """
     os.environ.setdefault(*_POLLS)
+    if cluster_resources().num_nodes == 1:
+        os.environ.setdefault(*_NO_WATCHER)
     trainer = TorchTrainer(
         train_loop,
         train_loop_config=dict(config),
