@@ -29,10 +29,10 @@ from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.vision.decode import DecodeSettings
 
-_BLOCK_BYTES = 24 * 2**20  # about one chunk of frames: passed on as soon as it is decoded
-# Blocks in the object store for each actor, frames above all. Without a bound decoding that is
-# quicker than scoring would fill a third of the machine's memory.
-_BLOCKS_PER_ACTOR = 3
+_LEAST_BLOCK_BYTES = 2**20
+# Chunks of frames in the object store for each actor. Without a bound decoding that is quicker than
+# scoring would fill a third of the machine's memory.
+_CHUNKS_PER_ACTOR = 3
 _MAX_CLIPS_PER_BLOCK = 32
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
@@ -63,11 +63,6 @@ class ScoringPool:
     def num_cpus(self) -> float:
         """Cores of the cluster."""
         return cluster_resources().num_cpus
-
-    @property
-    def object_store_bytes(self) -> int:
-        """What the pipeline may hold in the object store."""
-        return (self.num_decoders + self.num_scorers) * _BLOCKS_PER_ACTOR * _BLOCK_BYTES
 
     @property
     def cpus_per_actor(self) -> float:
@@ -181,7 +176,9 @@ def iterate_scored(
     Raises:
         ResourceError: If actors die again and again as they start.
     """
-    with _scoring_context(pool.object_store_bytes), warnings.catch_warnings():
+    sizes = {member.spec.input_px for member in ensemble.members}
+    chunk_bytes = settings.chunk_frames * sum(3 * size**2 for size in sizes)
+    with _scoring_context(pool, chunk_bytes), warnings.catch_warnings():
         # Retries have no named parameter yet; the plain ones go in Ray 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         dataset = build_scoring_dataset(
@@ -202,12 +199,15 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _scoring_context(object_store_bytes: int) -> Iterator[None]:
+def _scoring_context(pool: ScoringPool, chunk_bytes: int) -> Iterator[None]:
     context = DataContext.get_current().copy()
+    # A block is about one chunk of frames: passed on as soon as it is decoded.
+    context.target_max_block_size = max(_LEAST_BLOCK_BYTES, chunk_bytes)
+    num_actors = pool.num_decoders + pool.num_scorers
+    in_store = num_actors * _CHUNKS_PER_ACTOR * context.target_max_block_size
     context.execution_options = ExecutionOptions(
-        resource_limits=ExecutionResources.for_limits(object_store_memory=object_store_bytes)
+        resource_limits=ExecutionResources.for_limits(object_store_memory=in_store)
     )
-    context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # actors answer for clips; a block only fails if its actor dies
