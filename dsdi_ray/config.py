@@ -228,9 +228,12 @@ class Recipe(Section):
             Batch normalisation and the removal of outliers see a micro-batch.
         ema_decay: Of the moving average of the weights that is validated and becomes the member;
             None: no average.
+        train_on: ``train`` holds the validation part back; ``all`` learns from its images too, so
+            that there is nothing to validate on and the member is that of the last epoch.
         select: Whose weights become the member: those of the epoch with the best ``lrap``, ``map``
             or ``loss`` on the validation part, or the ``last``. None: lrap, but the last with
-            schedule cyclic, whose last snapshot is the member.
+            schedule cyclic, whose last snapshot is the member, and with train_on all, which takes
+            no other.
         mixed_precision: On GPUs; CPUs train in float32.
     """
 
@@ -247,6 +250,7 @@ class Recipe(Section):
     accumulate: Annotated[int, Field(ge=1, validate_default=True)] = 1
     epochs: Annotated[int, Field(ge=1, validate_default=True)] = 40
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    train_on: Literal["train", "all"] = "train"
     select: Literal["lrap", "map", "loss", "last"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     split_seed: int | None = None
@@ -275,6 +279,13 @@ class Recipe(Section):
             raise ValueError(f"must be a multiple of schedule.cycles ({cycles})")
         return epochs
 
+    @field_validator("select")
+    @classmethod
+    def _has_images_to_select_on(cls, select: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("train_on") == "all" and select not in {None, "last"}:
+            raise ValueError("must be last with train_on all, which holds no image back")
+        return select
+
     @property
     def learning_rate(self) -> float:
         """The peak learning rate; the default scales with the batch."""
@@ -283,7 +294,8 @@ class Recipe(Section):
     @property
     def selection(self) -> str:
         """What decides whose weights become the member, see ``select``."""
-        return self.select or ("last" if self.schedule.name == "cyclic" else "lrap")
+        takes_last = self.schedule.name == "cyclic" or self.train_on == "all"
+        return self.select or ("last" if takes_last else "lrap")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -25,7 +25,8 @@ app = typer.Typer(
     help=(
         "Find disaster scenes in archives of aerial video.\n\n"
         "The way of an archive: prepare (answers and images to labels), train (labels to members), "
-        "sweep (many trainings, compared), ensemble build, index (footage to a manifest), score (clips to a score store), rank "
+        "sweep (many trainings, compared), ensemble build or select, index (footage to a manifest), "
+        "score (clips to a score store), rank "
         "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
         "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
         "--strict) or a store has problems (store verify)."

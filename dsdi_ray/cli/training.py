@@ -1,12 +1,13 @@
-"""``dsdi member import`` and ``ensemble build``."""
+"""``dsdi member import``, ``ensemble build`` and ``ensemble select``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Json, TaxonomyName
-from dsdi_ray.cli.output import print_facts, print_json
+from dsdi_ray.cli.options import Address, Gpu, Json, TaxonomyName
+from dsdi_ray.cli.output import json_alone, print_facts, print_json
+from dsdi_ray.cli.selection import print_selection
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
 
 
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     ensemble = typer.Typer(no_args_is_help=True, help="Weighted lists of members.")
     member.command("import")(import_)
     ensemble.command("build")(build)
+    ensemble.command("select")(select)
     app.add_typer(member, name="member")
     app.add_typer(ensemble, name="ensemble")
 
@@ -79,6 +81,85 @@ def build(
         m.member_id: f"weight {m.weight:g}, {m.path}" for m in ensemble.members
     }
     print_facts(f"Ensemble {out}, taxonomy {ensemble.taxonomy.taxonomy_id}", facts)
+
+
+def select(
+    places: Annotated[
+        list[Path],
+        typer.Argument(help="Member bundles, or folders with members at any depth, as of a sweep."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ensemble bundle.")],
+    size: Annotated[int, typer.Option("--size", help="Members; with free weights, steps.")] = 10,
+    metric: Annotated[
+        str, typer.Option("--metric", help="What is best: map (of the features) or lrap.")
+    ] = "map",
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            help="equal: each member once, as in the paper; free: a member may be added again and "
+            "counts as often, and the best ensemble on the way is taken.",
+        ),
+    ] = "equal",
+    initial: Annotated[int, typer.Option("--initial", help="Start from so many best members.")] = 1,
+    bags: Annotated[
+        int,
+        typer.Option("--bags", help="Choose so many times from a random half of the members each."),
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the halves of images and members.")] = 0,
+    with_snapshots: Annotated[
+        bool,
+        typer.Option("--with-snapshots", help="Also choose from last/ and snapshots/ in members."),
+    ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="Then train the chosen recipes anew on all images (recipe key train_on: all) into "
+            "OUT/members; needs --data.",
+        ),
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Prepared set of the members, for --refit.")
+    ] = None,
+    gpu: Gpu = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Choose an ensemble among trained members, greedily by their validation predictions.
+
+    The members must have been validated on the same images (one prepared set, one split_seed); they
+    are judged by validation.parquet in their bundles, no picture is read. One half of the images
+    chooses, every number is shown on the other half too: what was not chosen on tells what it is
+    worth. OUT is the ensemble, selection.json and selection.parquet in it say how it came about.
+    With --refit it is first the ensemble of the members as they are; the same command goes on where
+    it was cut off.
+
+    Example: dsdi ensemble select sweep/ --size 10 --metric map --out ensembles/ten
+    """
+    from dsdi_ray.distributed.ensemble_selection import SelectionSettings, select_ensemble
+    from dsdi_ray.errors import ConfigError
+    from dsdi_ray.storage.member_library import find_bundles, read_library
+
+    if refit != (data is not None):
+        raise ConfigError("--refit and --data must be given together")
+    library = read_library(find_bundles(places, with_snapshots=with_snapshots))
+    if data is not None:
+        from dsdi_ray.distributed.refit import check_refit_data, refit_ensemble
+        from dsdi_ray.distributed.session import ray_session
+
+        check_refit_data(data, library.prepared_id)
+    settings = SelectionSettings(
+        size=size, metric=metric, weights=weights, initial=initial, bags=bags, seed=seed
+    )
+    report = select_ensemble(library, settings, out=out)
+    if data is not None:
+        with json_alone(as_json), ray_session(address=address):
+            report = refit_ensemble(report, data=data, use_gpu=gpu)
+    if as_json:
+        print_json(report)
+    else:
+        print_selection(report)
 
 
 def _member_and_weight(text: str) -> tuple[str, float]:

@@ -2,22 +2,29 @@
 
 OUT is the member that the recipe selects, with ``history.jsonl`` and ``tensorboard/`` beside its
 weights; OUT/last is the network after the last epoch and OUT/snapshots/cycle-K that after the K-th
-cycle of the learning rate. Each of them is a member bundle of its own.
+cycle of the learning rate. Each of them is a member bundle of its own, with its logits of the images
+that were held back (:mod:`dsdi_ray.storage.validation_logits`).
 """
 
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.train_labels import LabelledPart, labelled_parts
 from dsdi_ray.distributed.validation import selected_epoch
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.bundles import MemberSpec, write_member
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
+from dsdi_ray.storage.validation_logits import ValidationLogits, write_validation
 from dsdi_ray.vision.backbones import Preprocessing
 
 LAST, SNAPSHOTS = "last", "snapshots"
@@ -38,10 +45,15 @@ class Trained:
     prepared: PreparedSet
     preprocessing: Preprocessing
 
+    @cached_property
+    def validation_part(self) -> LabelledPart:
+        """The images that were held back."""
+        return labelled_parts(self.prepared, self.recipe)[1]
+
     def write(self, out: Path, checkpoint: TrainCheckpoint) -> MemberSpec:
-        """Write the member of a checkpoint."""
+        """Write the member of a checkpoint, and its logits of the images that were held back."""
         metrics = {k: v for k, v in checkpoint.history[-1].items() if k in _METRICS}
-        return write_member(
+        spec = write_member(
             out,
             MemberSpec(
                 backbone=self.recipe.backbone.name,
@@ -54,6 +66,29 @@ class Trained:
                 training_data_id=self.prepared.prepared_id,
             ),
             checkpoint.member_weights,
+        )
+        if checkpoint.validation is not None:
+            self._write_validation(out, spec, checkpoint.epoch, checkpoint.validation.numpy())
+        return spec
+
+    def _write_validation(
+        self, out: Path, spec: MemberSpec, epoch: int, logits: NDArray[np.float32]
+    ) -> None:
+        part, is_asked = self.validation_part, self.validation_part.is_asked
+        write_validation(
+            out,
+            ValidationLogits(
+                image_ids=part.image_ids,
+                groups=part.groups,
+                soft_labels=part.labels,
+                is_asked=np.ones(part.labels.shape, np.bool_) if is_asked is None else is_asked,
+                logits=logits,
+                member_id=spec.member_id,
+                taxonomy_id=spec.taxonomy.taxonomy_id,
+                prepared_id=self.prepared.prepared_id,
+                split_seed=self.recipe.split_seed,
+                epoch=epoch,
+            ),
         )
 
 

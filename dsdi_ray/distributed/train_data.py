@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dsdi_ray.config import Labels, Recipe
+from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.decoded_pictures import decode_all, shared_pictures
-from dsdi_ray.errors import ConfigError, DataError
-from dsdi_ray.method.soft_labels import encode_per_category, majority_labels
-from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
-from dsdi_ray.taxonomy import Taxonomy
+from dsdi_ray.distributed.train_labels import labelled_parts
+from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.vision.transforms import decode_square
 
 CACHE_BYTES = 4 * 2**30
@@ -80,73 +78,29 @@ def load_pictures(
         ConfigError: If the set has no answers, which the recipe's labels are made of.
         DataError: If less than two images are left to train.
     """
-    table = prepared.read(["image_id", "jpeg", "soft_label", "answer_counts", "num_asked", "split"])
-    labels, is_asked = encode_labels(
-        table,
-        recipe.labels,
-        taxonomy=prepared.taxonomy,
-        has_answers=prepared.encoding != "as_given",
-    )
-    if recipe.split_seed is None:
-        is_validation = np.array(table["split"].to_pylist()) == VALIDATION
-    else:
-        is_validation = prepared.split_again(recipe.split_seed)
-    num_train = int((~is_validation).sum())
-    if num_train < 2:
-        raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")
-    ids, jpegs = table["image_id"].to_pylist(), [value.as_buffer() for value in table["jpeg"]]
+    labelled = labelled_parts(prepared, recipe)
+    jpegs = [value.as_buffer() for value in prepared.read(["jpeg"])["jpeg"]]
     in_common = None
     if shared is not None and len(jpegs) * recipe.input_px**2 * 3 <= cache_bytes:
         in_common = shared_pictures(shared, prepared.prepared_id, jpegs, recipe.input_px)
     parts = []
-    for mask in (~is_validation, is_validation):
-        chosen = np.flatnonzero(mask)
-        files = [jpegs[i] for i in chosen]
-        is_cached = 0 < len(chosen) * recipe.input_px**2 * 3 <= cache_bytes
+    for part in labelled:
+        files = [jpegs[i] for i in part.places]
+        is_cached = 0 < len(files) * recipe.input_px**2 * 3 <= cache_bytes
         is_shared = is_cached and in_common is not None
         own = decode_all(files, recipe.input_px) if is_cached and not is_shared else None
         parts.append(
             Pictures(
-                image_ids=[ids[i] for i in chosen],
+                image_ids=part.image_ids,
                 jpegs=[] if is_cached else files,
-                labels=labels[chosen],
-                is_asked=None if is_asked is None else is_asked[chosen],
+                labels=part.labels,
+                is_asked=part.is_asked,
                 side_px=recipe.input_px,
                 cached=in_common if is_shared else own,
-                places=chosen if is_shared else None,
+                places=part.places if is_shared else None,
             )
         )
     return parts[0], parts[1]
-
-
-def encode_labels(
-    table: pa.Table, labels: Labels, *, taxonomy: Taxonomy, has_answers: bool
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """A recipe's labels, ``[N, C]``, and which of them count; None: all of them.
-
-    Args:
-        table: Columns soft_label, answer_counts and num_asked.
-        labels: How.
-        taxonomy: Of the classes.
-        has_answers: Whether the set was made of answers and not of labels.
-
-    Raises:
-        ConfigError: If the labels are made of answers and there are none.
-    """
-    num_asked = labels_matrix(table, "num_asked")
-    is_asked = num_asked > 0 if labels.masked else None
-    if labels.encoding == "paper":
-        return labels_matrix(table, "soft_label"), is_asked
-    if not has_answers:
-        raise ConfigError(
-            f"labels.encoding: {labels.encoding} is made of answers, the set was made of labels; "
-            "set labels.encoding=paper to take them as they are"
-        )
-    counts = labels_matrix(table, "answer_counts")
-    if labels.encoding == "per_category":
-        categories = [one.category for one in taxonomy.classes]
-        return encode_per_category(counts, categories), is_asked
-    return majority_labels(counts, num_asked).astype(np.float32), is_asked
 
 
 def epoch_batches(num_images: int, *, batch_size: int, seed: int, epoch: int) -> list[Indices]:

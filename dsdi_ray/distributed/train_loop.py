@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import ray.train.torch
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dsdi_ray.config import Recipe
@@ -127,6 +129,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
             "train_loss": loss,
             "images_per_second": steps_per_epoch * min(recipe.batch_size, len(train)) / seconds,
         }
+        logits = None
         if len(validation):
             logits = validation_logits(
                 learner,
@@ -142,7 +145,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
         history.append(metrics)
         if worker.rank == 0:
             check_owner(work, config["owner"])
-            save(learner, checkpoints, history, recipe)
+            save(learner, checkpoints, history, recipe, logits)
             write_history(work / HISTORY_FILE, history)
         ray.train.report({k: v for k, v in metrics.items() if not isinstance(v, dict)})
 
@@ -173,6 +176,7 @@ def save(
     checkpoints: TrainCheckpoints,
     history: list[Mapping[str, Any]],
     recipe: Recipe,
+    logits: NDArray[np.float32] | None,
 ) -> None:
     """Write a checkpoint; those that may become members are kept, and the one before."""
     epoch = len(history)
@@ -185,6 +189,7 @@ def save(
             weights=learner.weights(),
             average=learner.average_weights(),
             optimizer=learner.optimizer_state(),
+            validation=None if logits is None else torch.from_numpy(logits),
         ),
         keep={epoch - 1, selected_epoch(history, recipe.selection), *snapshots},
     )

@@ -206,7 +206,9 @@ def _draw_curve(axes: "Axes", trial: TrialResult, **style: Any) -> None:
     look = {"color": end["color"], **style}
     axes.plot(epochs, values, marker="." if len(epochs) == 1 else "", **look)
     if end["marker"]:
-        axes.plot(epochs[-1:], values[-1:], **{**look, "lw": 0}, marker=end["marker"], ms=7, mew=1.5)
+        axes.plot(
+            epochs[-1:], values[-1:], **{**look, "lw": 0}, marker=end["marker"], ms=7, mew=1.5
+        )
 
 
 def _label_end(axes: "Axes", trial: TrialResult) -> None:

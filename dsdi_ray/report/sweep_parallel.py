@@ -108,7 +108,9 @@ def _draw_lines(
             canvas.plot(xs, row, color=colour, lw=width, alpha=opacity, clip_on=False)
 
 
-def _draw_axis(canvas: "Axes", axis: SweepAxis, x: int, *, num_axes: int, has_missing: bool) -> None:
+def _draw_axis(
+    canvas: "Axes", axis: SweepAxis, x: int, *, num_axes: int, has_missing: bool
+) -> None:
     canvas.plot([x, x], [0, 1], color=INK, lw=1, zorder=5, clip_on=False)
     ticks = axis.ticks()
     if has_missing:

@@ -1,7 +1,8 @@
 """Member and ensemble bundles: folders of YAML and safetensors, never pickles.
 
-A member is ``member.yaml`` and ``model.safetensors``; an ensemble is ``ensemble.yaml``, which
-names members by relative path or URI, weight and id. Both are read from folders and URIs; the
+A member is ``member.yaml`` and ``model.safetensors``, with ``validation.parquet`` beside them where
+images were held back (:mod:`dsdi_ray.storage.validation_logits`). An ensemble is ``ensemble.yaml``,
+which names members by relative path or URI, weight and id. Both are read from folders and URIs; the
 weights of a remote member are fetched once per node.
 """
 

@@ -1,9 +1,10 @@
 """Checkpoints of a training run: a folder per epoch, there whole or not at all, without pickles.
 
 A folder holds ``weights.safetensors``, ``optimizer.safetensors``, ``average.safetensors`` where a
-moving average is kept, and ``state.json``: the run, the epoch, the metrics so far, and the hash of
-each file. Randomness and the order of the images need no place in it: both follow from the recipe's
-seed and the epoch's number.
+moving average is kept, ``validation.safetensors`` (the logits of the validation part) where images
+are held back, and ``state.json``: the run, the epoch, the metrics so far, and the hash of each file.
+Randomness and the order of the images need no place in it: both follow from the recipe's seed and
+the epoch's number.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from dsdi_ray.errors import DataError
 
 WEIGHTS_FILE, AVERAGE_FILE = "weights.safetensors", "average.safetensors"
 OPTIMIZER_FILE, STATE_FILE = "optimizer.safetensors", "state.json"
+VALIDATION_FILE, _LOGITS = "validation.safetensors", "logits"
 _FORMAT = "dsdi_ray training checkpoint 1"
 _TEMPORARY = ".writing-"
 _NAME = re.compile(r"epoch-(\d{5})")
@@ -40,6 +42,8 @@ class TrainCheckpoint:
         weights: The network's.
         average: The moving average's, None where there is none.
         optimizer: Its tensors by name.
+        validation: Logits of the validation part by :attr:`member_weights`, ``[N, C]``; None where
+            no image is held back.
     """
 
     epoch: int
@@ -47,6 +51,7 @@ class TrainCheckpoint:
     weights: Mapping[str, Tensor]
     average: Mapping[str, Tensor] | None
     optimizer: Mapping[str, Tensor]
+    validation: Tensor | None = None
 
     @property
     def member_weights(self) -> Mapping[str, Tensor]:
@@ -81,6 +86,8 @@ class TrainCheckpoints:
         tensors = {WEIGHTS_FILE: checkpoint.weights, OPTIMIZER_FILE: checkpoint.optimizer}
         if checkpoint.average is not None:
             tensors[AVERAGE_FILE] = checkpoint.average
+        if checkpoint.validation is not None:
+            tensors[VALIDATION_FILE] = {_LOGITS: checkpoint.validation}
         for name, content in tensors.items():
             plain = {key: t.detach().cpu().contiguous() for key, t in content.items()}
             save_file(plain, temporary / name)
@@ -136,6 +143,7 @@ class TrainCheckpoints:
             weights=tensors[WEIGHTS_FILE],
             average=tensors.get(AVERAGE_FILE),
             optimizer=tensors[OPTIMIZER_FILE],
+            validation=tensors.get(VALIDATION_FILE, {}).get(_LOGITS),
         )
 
     def _read_state(self, file: Path) -> dict[str, Any]:

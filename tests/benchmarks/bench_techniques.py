@@ -130,7 +130,7 @@ def make_pictures(folder: Path, *, num_images: int) -> tuple[PreparedSet, Mappin
         archive = make_archive(folder / "archive", num_images=num_images, num_clips=1, seed=0)
         summary = prepare_set(
             archive.answers_tsv,
-            images=archive.images_dir,
+            images=[archive.images_dir],
             out=folder / "prepared",
             taxonomy=taxonomy,
         )

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from prepared_images import write_coloured_set
@@ -17,6 +18,7 @@ from dsdi_ray.distributed.train import _run_id, train_member
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
 from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.storage.validation_logits import read_validation
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -63,6 +65,9 @@ def assert_same_members(out: Path, expected: Path) -> None:
     assert ids == [read_member_spec(expected / place).member_id for place in places]
     assert ids[0] == ids[1] == ids[3], "the member is the last snapshot"
     assert ids[0] != ids[2]
+    logits = [read_validation(out / place).logits for place in places]
+    expected_logits = [read_validation(expected / place).logits for place in places]
+    assert all(map(np.array_equal, logits, expected_logits))
     history = [json.loads(x) for x in (out / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert [p.name for p in out.parent.iterdir() if p.name.startswith(f"{out.name}.")] == []

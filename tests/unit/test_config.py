@@ -75,6 +75,12 @@ def test_a_cyclic_schedule_has_cycles_and_no_other_does(recipe_file):
     assert Recipe.model_validate(cyclic.model_dump(mode="json")) == cyclic
 
 
+def test_what_is_learnt_from_all_images_ends_with_the_last_epoch(recipe_file):
+    assert load_recipe(recipe_file).selection == "lrap"
+    assert load_recipe(recipe_file, ["train_on=all"]).selection == "last"
+    assert load_recipe(recipe_file, ["train_on=all", "select=last"]).selection == "last"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -113,6 +119,7 @@ def test_a_cyclic_schedule_has_cycles_and_no_other_does(recipe_file):
         ("accumulate=3", "accumulate: must divide batch_size into parts of at least 2 images"),
         ("accumulate=28", "accumulate: must divide batch_size into parts of at least 2 images"),
         ("ema_decay=1", "ema_decay: input should be less than 1, got 1"),
+        ("train_on=some", "train_on: input should be 'train' or 'all'"),
         ("optimizer.lr=.nan", "optimizer.lr:"),
         ("augmentation.horizontal_flip=2", "augmentation.horizontal_flip:"),
         ("backbone={}", "backbone.name: must be given"),
@@ -157,3 +164,13 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_recipe_cannot_be_changed(recipe_file):
     with pytest.raises(ValueError, match="frozen"):
         load_recipe(recipe_file).epochs = 3
+
+
+@pytest.mark.parametrize("select", ["lrap", "map", "loss"])
+def test_no_epoch_can_be_selected_where_no_image_is_held_back(recipe_file, select):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe_file, ["train_on=all", f"select={select}"])
+    assert (
+        f"select: must be last with train_on all, which holds no image back, got {select!r}"
+        in str(caught.value)
+    )

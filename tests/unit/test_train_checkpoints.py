@@ -8,7 +8,7 @@ from dsdi_ray.errors import DataError
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
 
 
-def checkpoint(epoch, *, average=False):
+def checkpoint(epoch, *, average=False, validation=False):
     tensor = torch.full((2, 3), float(epoch))
     return TrainCheckpoint(
         epoch=epoch,
@@ -16,6 +16,7 @@ def checkpoint(epoch, *, average=False):
         weights={"w": tensor},
         average={"w": tensor / 2} if average else None,
         optimizer={"0.step": torch.tensor(7.0)},
+        validation=torch.full((4, 3), epoch + 0.5) if validation else None,
     )
 
 
@@ -42,6 +43,19 @@ def test_only_those_that_are_wanted_are_kept(checkpoints):
     assert torch.equal(checkpoints.read(2).member_weights["w"], torch.full((2, 3), 2.0))
 
 
+def test_validation_logits_are_kept_and_go_with_their_checkpoint(checkpoints, tmp_path):
+    for epoch in range(1, 4):
+        checkpoints.write(checkpoint(epoch, validation=True), keep={1})
+    assert torch.equal(checkpoints.read(1).validation, torch.full((4, 3), 1.5))
+    assert torch.equal(checkpoints.latest().validation, torch.full((4, 3), 3.5))
+    assert len(list((tmp_path / "checkpoints").rglob("validation.safetensors"))) == 2
+
+
+def test_without_images_that_are_held_back_there_are_none(checkpoints):
+    checkpoints.write(checkpoint(1), keep=())
+    assert checkpoints.latest().validation is None
+
+
 def test_a_write_that_was_cut_off_is_not_seen_and_goes(checkpoints, tmp_path):
     checkpoints.write(checkpoint(1), keep=())
     torn = tmp_path / "checkpoints" / ".writing-0"
@@ -63,6 +77,10 @@ def _other_weights(folder):
     save_file({"w": torch.zeros(2, 3)}, folder / "weights.safetensors")
 
 
+def _other_logits(folder):
+    save_file({"logits": torch.zeros(4, 3)}, folder / "validation.safetensors")
+
+
 def _edit(**changes):
     def edit(folder):
         file = folder / "state.json"
@@ -76,6 +94,7 @@ def _edit(**changes):
     [
         (_flip_a_bit, r"weights.safetensors: is not as it was written"),
         (_other_weights, r"weights.safetensors: is not as it was written"),
+        (_other_logits, r"validation.safetensors: is not as it was written"),
         (
             lambda f: (f / "optimizer.safetensors").unlink(),
             r"optimizer.safetensors: cannot be read",
@@ -90,7 +109,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_with_what_to_do(
     checkpoints, tmp_path, damage, message
 ):
     checkpoints.write(checkpoint(1), keep=())
-    checkpoints.write(checkpoint(2), keep={1})
+    checkpoints.write(checkpoint(2, validation=True), keep={1})
     folder = tmp_path / "checkpoints" / "epoch-00002"
     damage(folder)
     with pytest.raises(DataError, match=message) as error:

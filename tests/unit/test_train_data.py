@@ -12,10 +12,10 @@ from dsdi_ray.distributed.decoded_pictures import shared_pictures
 from dsdi_ray.distributed.train_data import (
     Feeder,
     Pictures,
-    encode_labels,
     epoch_batches,
     micro_batches,
 )
+from dsdi_ray.distributed.train_labels import encode_labels
 from dsdi_ray.errors import ConfigError
 from dsdi_ray.storage.prepared import vectors_column
 from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
