@@ -21,12 +21,15 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.options import Address, Gpu
+from dsdi_ray.cli.selection import print_selection
 from dsdi_ray.cli.sweep import print_sweep
 from dsdi_ray.distributed.demo_archive import make_archive
+from dsdi_ray.distributed.ensemble_selection import SelectionSettings, select_ensemble
 from dsdi_ray.distributed.prepare import prepare_set
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.sweep import run_sweep
 from dsdi_ray.errors import DsdiError
+from dsdi_ray.storage.member_library import find_bundles, read_library
 from dsdi_ray.sweep_config import load_sweep
 from dsdi_ray.taxonomy import load_taxonomy
 
@@ -70,6 +73,9 @@ def main(
         print_sweep(run_sweep(loaded, data=data, out=out / "sweep", use_gpu=gpu))
 
         _step("3/3 Select the members that do best together (dsdi ensemble select)")
+        settings = SelectionSettings(size=size, metric="lrap" if loaded.metric == "lrap" else "map")
+        library = read_library(find_bundles([out / "sweep"]))
+        print_selection(select_ensemble(library, settings, out=out / "ensemble"))
 
 
 def _step(text: str) -> None:
