@@ -177,6 +177,7 @@ class _SweepJob:
         """Remove what trials that were stopped or failed leave of weights."""
         for record in self.board.records:
             if record.status in {"stopped", "failed"}:
+                self.folder.write(record)  # a trial may have ended in the moment it was stopped
                 member = self.folder.member_folder(record.number)
                 shutil.rmtree(member, ignore_errors=True)
                 shutil.rmtree(member.with_name(f"{member.name}.training"), ignore_errors=True)
@@ -198,7 +199,6 @@ def _quiet_tune() -> None:
     """Ray Tune's own tables and log files are not wanted, and Ctrl-C ends the command."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 
 def _summary(

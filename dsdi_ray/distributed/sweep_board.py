@@ -121,7 +121,9 @@ class SweepBoard:
             record = self._records[number]
             if epoch is None or record.status in {"stopped", "failed"}:
                 continue
-            rows = [row for row in record.history if row["epoch"] <= epoch]
+            # What Ray Tune was told of an epoch is a part of what is on disk.
+            history = latest_history(self._folder, record) or record.history
+            rows = [row for row in history if row["epoch"] <= epoch]
             reason = f"after epoch {epoch} not among the best 1 of {self._factor:g}"
             record = replace(record, status="stopped", reason=reason, history=rows)
             self._folder.write(record)

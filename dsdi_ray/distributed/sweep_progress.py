@@ -61,7 +61,7 @@ class SweepProgress(InThisProcess, Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial begins, or begins again after its process died."""
         self._running.add(trial.config["trial"])
-        self.show()
+        self._tell()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over, or was stopped."""
@@ -80,8 +80,8 @@ class SweepProgress(InThisProcess, Callback):
 
     def on_new_epoch(self) -> None:
         """A trial has trained another epoch."""
+        self._tell()
         self._bar.update(1)
-        self.show()
 
     def update(self) -> None:
         """Record and tell what has ended, and what was stopped in hindsight."""
@@ -91,10 +91,10 @@ class SweepProgress(InThisProcess, Callback):
                 self._told.add(record.number)
                 print_line(self._line(record))
         self._write_table()
-        self.show()
+        self._tell()
 
-    def show(self) -> None:
-        """Redraw the line."""
+    def _tell(self) -> None:
+        """Put on the line how the sweep stands; it is redrawn at its next turn."""
         records = self._board.records
         counts = Counter(record.status for record in records)
         best = self._board.best_trial()
@@ -111,7 +111,7 @@ class SweepProgress(InThisProcess, Callback):
             for record in records
             if not record.is_over
         )
-        self._bar.set_postfix_str(", ".join(facts), refresh=True)
+        self._bar.set_postfix_str(", ".join(facts), refresh=False)
 
     def _line(self, record: TrialRecord) -> str:
         best = self._board.best_of(record)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.sweep_slots import WORKER_CPUS
@@ -43,7 +44,8 @@ class TrialJob:
 def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     """Train a trial's recipe, or go on with it; what becomes of it is written to its record.
 
-    A trial that fails is not raised: Ray Tune would try again what fails each time.
+    A trial that fails is not raised: Ray Tune would try again what fails each time. It does try
+    again where a process died, as it does in the moment in which a trial is stopped.
 
     Args:
         config: ``trial``, its number.
@@ -68,6 +70,8 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
                 on_epoch=_report,
             ),
         )
+    except RayActorError:
+        raise
     except Exception as error:
         history = latest_history(folder, record)
         failed = replace(record, status="failed", reason=_reason(error), history=history)

@@ -87,7 +87,7 @@ def test_a_weak_trial_is_stopped_and_one_that_diverges_is_a_row_with_its_reason(
     assert good["epochs"] == 5
     assert weak["epochs"] == 2
     assert weak["reason"] == "after epoch 2 not among the best 1 of 2"
-    assert "diverges" in diverging["reason"] or "finite" in diverging["reason"]
+    assert diverging["reason"].startswith("recipe tiny: the loss diverged in epoch 1, step 2")
     assert unbroken.counts == {"finished": 1, "stopped": 1, "failed": 1}
     assert unbroken.best_trial == "0000"
     assert unbroken.best_value == good["metric"] == max(e["lrap"] for e in good["history"])
@@ -116,13 +116,13 @@ def test_the_figures_and_the_page_show_all_trials(unbroken):
 
 
 def test_a_sweep_that_is_over_is_not_run_again(unbroken, data, sweep_file):
-    before = (unbroken.out / "trials.parquet").read_bytes()
+    before = outcomes(unbroken.out)
     started = time.monotonic()
     again = run_sweep(load_sweep(sweep_file), data=data, out=unbroken.out)
     assert time.monotonic() - started < 10
     assert again.num_run == 0
     assert (again.best_trial, again.best_value) == (unbroken.best_trial, unbroken.best_value)
-    assert (unbroken.out / "trials.parquet").read_bytes() == before
+    assert outcomes(unbroken.out) == before
 
 
 def test_another_sweep_is_refused_for_the_same_folder(unbroken, data, sweep_file):
