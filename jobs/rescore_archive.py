@@ -133,7 +133,9 @@ def run(
     with ray_session(address=address):
         _step("1/4 Index what is new (dsdi index)")
         manifest = update_archive(archive, out / "manifest.parquet", write=not dry_run)
-        clips = compare_manifests(last.manifest if last else MANIFEST_SCHEMA.empty_table(), manifest)
+        clips = compare_manifests(
+            last.manifest if last else MANIFEST_SCHEMA.empty_table(), manifest
+        )
 
         _step("2/4 Score what the store lacks (dsdi score)")
         scored = score_archive(
@@ -303,7 +305,10 @@ def _members(
 ) -> dict[str, tuple[str, float | None, float | None]]:
     """Members of now and of the last run by id: name, weight, weight before."""
     before = last.member_weights if last else {}
-    now = {m.member_id: (path_in(m.path).name, m.weight, before.get(m.member_id)) for m in ensemble.members}
+    now = {
+        m.member_id: (path_in(m.path).name, m.weight, before.get(m.member_id))
+        for m in ensemble.members
+    }
     gone = {i: ("no longer in it", None, weight) for i, weight in before.items() if i not in now}
     return {**now, **gone}
 

@@ -86,7 +86,9 @@ def compare_runs(
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
     return {
-        feature_id: _compare(feature_id, before.get(feature_id, {}), after.get(feature_id, {}), top_k)
+        feature_id: _compare(
+            feature_id, before.get(feature_id, {}), after.get(feature_id, {}), top_k
+        )
         for feature_id in sorted(before.keys() | after.keys())
     }
 

@@ -142,8 +142,6 @@ def map_chart(evaluation: Evaluation, out: Path, *, title: str | None = None) ->
     save_figure(figure, out)
 
 
-
-
 def _fractions(
     box: tuple[float, float, float, float], width: float, height: float
 ) -> tuple[float, float, float, float]:
@@ -221,8 +219,6 @@ def _draw_whole(axes: "Axes", picture: Picture) -> None:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds, 1), 60)
     return f"{int(minutes)}:{rest:04.1f}"
-
-
 
 
 def _wrap(text: str, length: int) -> list[str]:

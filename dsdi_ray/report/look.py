@@ -1,7 +1,7 @@
 """What all figures share: colours, resolution, and how a figure begins and ends."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -11,7 +11,9 @@ BLUE, RED = "#2563eb", "#c2410c"
 _DPI = 110
 
 
-def new_figure(width: float, height: float, *, layout: str | None = None) -> "Figure":
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = None
+) -> "Figure":
     """A white figure of so many inches.
 
     Args:

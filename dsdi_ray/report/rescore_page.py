@@ -91,7 +91,9 @@ def write_rescore_page(path: Path, rescoring: Rescoring, *, sheet: Path | None) 
 
 
 def _done(rescoring: Rescoring) -> PageSection:
-    members = [[name, member_id, *weights] for member_id, (name, *weights) in rescoring.members.items()]
+    members = [
+        [name, member_id, *weights] for member_id, (name, *weights) in rescoring.members.items()
+    ]
     facts = list(rescoring.facts.items())
     tables = [
         PageTable(caption="This rescoring", columns=["what", "how many"], rows=facts),
@@ -204,7 +206,13 @@ def _moves_table(
 def _left(rescoring: Rescoring) -> PageSection:
     footage = rescoring.clips.footage
     rows = [
-        [feature, move.clip_id, footage.get(move.clip_id, "known"), move.rank_before, move.rank_after]
+        [
+            feature,
+            move.clip_id,
+            footage.get(move.clip_id, "known"),
+            move.rank_before,
+            move.rank_after,
+        ]
         for feature, move in _first_moves(rescoring, lambda change: change.left)
     ]
     table = PageTable(

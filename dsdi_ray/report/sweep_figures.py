@@ -3,11 +3,13 @@
 The best trial is red in all of them.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsdi_ray.report.look import (
     BLUE,
@@ -32,6 +34,7 @@ __all__ = ["TrialResult", "learning_curves", "metric_by_hyperparameter", "parall
 _MAX_COLUMNS = 3
 _PANEL_INCHES = (3.5, 2.7)
 _STRIP_WIDTH, _MEDIAN_WIDTH = 0.36, 0.56  # of the distance between two categories
+_NUMBERS_WIDTH = 0.03  # of the panel
 _MAX_LABEL_LENGTH = 22
 
 # A finished trial is a full dot, a stopped one a hollow one; a curve that was cut off has an end.
@@ -89,7 +92,7 @@ def metric_by_hyperparameter(
     handles = [
         panels.flat[0].scatter([], [], label=status, s=30, **dot)
         for status, dot in _DOTS.items()
-        if any(trial.status == status for trial in shown)
+        if any(trial.status == status and trial is not best for trial in shown)
     ]
     label = f"best: {shorten(best.name, _MAX_LABEL_LENGTH)}"
     handles.append(panels.flat[0].scatter([], [], s=46, color=RED, label=label))
@@ -114,6 +117,8 @@ def learning_curves(
     Returns:
         The path.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = [trial for trial in trials if any(is_number(value) for value in trial.curve)]
     if not shown:
         return draw_nothing(f"No trial has reported {metric_name} yet.", path)
@@ -133,7 +138,7 @@ def learning_curves(
         _label_end(axes, best)
     longest = max(_known_points(trial)[0][-1] for trial in shown)
     axes.set_xlim(1 - 0.02 * longest - 0.1, longest + 0.08 * longest + 0.2)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch", size=9, color=FAINT)
     axes.set_ylabel(metric_name, size=9, color=FAINT, parse_math=False)
     for status, end in _ENDS.items():
@@ -155,18 +160,13 @@ def _draw_panel(
     jitter: np.random.Generator,
 ) -> None:
     """One hyperparameter: a dot per trial that has it."""
-    places = {t.name: axis.place(t.point.get(axis.key)) for t in trials}
-    having = [trial for trial in trials if places[trial.name] is not None]
+    having = [trial for trial in trials if axis.place(trial.point.get(axis.key)) is not None]
     step = 1 / max(1, len(axis.values) - 1)
-    size = float(np.clip(1500 / len(trials), 9, 32))
-    for trial in sorted(having, key=lambda trial: trial is best):
-        x = places[trial.name] or 0.0
-        if axis.scale == "category":
-            x += _STRIP_WIDTH * step * (jitter.random() - 0.5)
-        dot = _DOTS.get(trial.status, _DOTS["running"])
-        if trial is best:
-            dot, size = {"color": RED, "zorder": 4}, 46
-        panel.scatter([x], [trial.metric], s=size, lw=1.1, alpha=0.85, **dot)
+    # Numbers of a few choices would hide each other as categories would.
+    spread = _NUMBERS_WIDTH if len(axis.values) < len(having) / 3 else 0.0
+    if axis.scale == "category":
+        spread = _STRIP_WIDTH * step
+    _draw_dots(panel, axis, having, best, spread * (jitter.random(len(having)) - 0.5))
     if axis.scale == "category":
         _mark_medians(panel, axis, having, half_width=_MEDIAN_WIDTH * step / 2)
     margin = 0.5 * step if axis.scale == "category" else 0.06
@@ -177,6 +177,28 @@ def _draw_panel(
     scale = " (log scale)" if axis.scale == "log" else ""
     without = f"  [{absent} without]" if absent else ""
     panel.set_xlabel(f"{shorten(axis.key, 34)}{scale}{without}", size=9, parse_math=False)
+
+
+def _draw_dots(
+    panel: "Axes",
+    axis: SweepAxis,
+    trials: Sequence[TrialResult],
+    best: TrialResult,
+    shifts: NDArray[np.float64],
+) -> None:
+    """Dots of trials that have a value on an axis, a call per status: one per dot takes seconds."""
+    size = float(np.clip(1500 / len(trials), 9, 32)) if trials else 0.0
+    points: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for trial, shift in zip(trials, shifts.tolist(), strict=True):
+        place = (axis.place(trial.point.get(axis.key)) or 0.0) + shift
+        status = trial.status if trial.status in _DOTS else "running"
+        points["best" if trial is best else status].append((place, trial.known_metric or 0.0))
+    for status, dots in points.items():
+        xs, ys = zip(*dots, strict=True)
+        if status == "best":
+            panel.scatter(xs, ys, s=46, color=RED, zorder=4)
+        else:
+            panel.scatter(xs, ys, s=size, lw=1.1, alpha=0.85, **_DOTS[status])
 
 
 def _mark_medians(
@@ -206,7 +228,9 @@ def _draw_curve(axes: "Axes", trial: TrialResult, **style: Any) -> None:
     look = {"color": end["color"], **style}
     axes.plot(epochs, values, marker="." if len(epochs) == 1 else "", **look)
     if end["marker"]:
-        axes.plot(epochs[-1:], values[-1:], **{**look, "lw": 0}, marker=end["marker"], ms=7, mew=1.5)
+        axes.plot(
+            epochs[-1:], values[-1:], **{**look, "lw": 0}, marker=end["marker"], ms=7, mew=1.5
+        )
 
 
 def _label_end(axes: "Axes", trial: TrialResult) -> None:

@@ -35,7 +35,11 @@ def test_a_clip_that_rises_into_the_top_pushes_another_out():
     assert names(changes.entered) == ["d"]
     assert names(changes.left) == ["c"]
     assert [(m.clip_id, m.places_risen) for m in changes.risen] == [("d", 3)]
-    assert [(m.clip_id, m.places_risen) for m in changes.fallen] == [("a", -1), ("b", -1), ("c", -1)]
+    assert [(m.clip_id, m.places_risen) for m in changes.fallen] == [
+        ("a", -1),
+        ("b", -1),
+        ("c", -1),
+    ]
     assert changes.overlap == pytest.approx(2 / 3)
     # Of six pairs, the three with d are reversed: (3 - 3) / 6.
     assert changes.kendall_tau == pytest.approx(0)
