@@ -100,6 +100,13 @@ def best_trial(trials: Sequence[TrialResult], *, higher_is_better: bool) -> Tria
     return max(known, key=lambda trial: sign * (trial.known_metric or 0.0), default=None)
 
 
+def counted(shown: Sequence[TrialResult], *, of: Sequence[TrialResult]) -> str:
+    """How many trials are shown, and how many are not since they lack the metric."""
+    text = "1 trial" if len(shown) == 1 else f"{len(shown)} trials"
+    left_out = len(of) - len(shown)
+    return f"{text}, {left_out} without it" if left_out else text
+
+
 def axis_of(key: str, values: Sequence[object]) -> SweepAxis | None:
     """The axis that suits some values; None where all of them are missing.
 
