@@ -125,8 +125,9 @@ def axis_of(key: str, values: Sequence[object]) -> SweepAxis | None:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number; True and False are none."""
-    is_of_type = isinstance(value, int | float | np.integer | np.floating)
-    return is_of_type and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value)
 
 
 def is_missing(value: object) -> bool:
