@@ -193,7 +193,7 @@ def run(
         rescoring = Rescoring(
             name=new.name,
             compared_with=last.name if last else None,
-            how=f"Scored at {settings.fps:g} frames per second; a clip's score: {pool}.",
+            how=f"Scored at {settings.fps:g} frames per second; frames are pooled by {pool}.",
             facts=_facts(clips, scored, ranking),
             members=_members(members, last),
             clips=clips,

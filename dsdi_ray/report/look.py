@@ -1,9 +1,10 @@
 """What all figures share: colours, resolution, and how a figure begins and ends."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, FAINT, PALE = "#1f2430", "#6b7280", "#e5e7eb"
@@ -11,7 +12,9 @@ BLUE, RED = "#2563eb", "#c2410c"
 _DPI = 110
 
 
-def new_figure(width: float, height: float, *, layout: str | None = None) -> "Figure":
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = None
+) -> "Figure":
     """A white figure of so many inches.
 
     Args:
@@ -47,3 +50,11 @@ def draw_nothing(text: str, out: Path) -> Path:
     figure.text(0.5, 0.5, text, ha="center", va="center", size=11, color=FAINT, parse_math=False)
     save_figure(figure, out)
     return out
+
+
+def set_grid_style(axes: "Axes") -> None:
+    """Give axes a pale grid and no frame."""
+    axes.grid(color=PALE, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK, labelsize=8)
+    axes.spines[:].set_visible(False)

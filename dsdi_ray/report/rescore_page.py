@@ -81,12 +81,11 @@ def write_rescore_page(path: Path, rescoring: Rescoring, *, sheet: Path | None) 
     """
     last = rescoring.compared_with
     lead = f"Run {rescoring.name}, " + (f"compared with run {last}." if last else "the first one.")
-    sections = [_done(rescoring)]
     if last is None:
-        sections.append(_best(rescoring, sheet))
+        results = [_best(rescoring)]
     else:
-        sections += [_entered(rescoring, sheet), _moved(rescoring), _left(rescoring)]
-        sections.append(_footage(rescoring))
+        results = [_entered(rescoring), _moved(rescoring), _left(rescoring), _footage(rescoring)]
+    sections = [_done(rescoring), *_pictures(rescoring, sheet), *results]
     return write_page(path, title="Rescored archive", lead=lead, sections=sections)
 
 
@@ -113,6 +112,16 @@ def _done(rescoring: Rescoring) -> PageSection:
     return PageSection(title="What was done", text=rescoring.how, tables=tables)
 
 
+def _pictures(rescoring: Rescoring, sheet: Path | None) -> Iterator[PageSection]:
+    if sheet is None:
+        return
+    title = f"Pictures: new in the top {rescoring.top_k}"
+    if rescoring.compared_with is None:
+        title = "Pictures: best clips"
+    text = "Each clip at the moment when its score is highest, with its rank."
+    yield PageSection(title=title, text=text, figures=[sheet])
+
+
 def _footage(rescoring: Rescoring) -> PageSection:
     rows = list(rescoring.clips.footage.items())
     text = "Clips that came, changed or went since the last run."
@@ -126,7 +135,7 @@ def _footage(rescoring: Rescoring) -> PageSection:
     return PageSection(title="Footage", text=text, tables=[table])
 
 
-def _best(rescoring: Rescoring, sheet: Path | None) -> PageSection:
+def _best(rescoring: Rescoring) -> PageSection:
     run = rescoring.run
     top = run.filter(pc.less_equal(run["rank"], _BEST_PER_FEATURE)).to_pylist()
     names = rescoring.feature_names
@@ -136,11 +145,10 @@ def _best(rescoring: Rescoring, sheet: Path | None) -> PageSection:
         rows=[[names[r["feature_id"]], r["rank"], r["clip_id"], r["score"]] for r in top],
     )
     text = "There is no earlier run to compare with; the next rescoring is compared with this one."
-    figures = [] if sheet is None else [sheet]
-    return PageSection(title="Best clips", text=text, tables=[table], figures=figures)
+    return PageSection(title="Best clips", text=text, tables=[table])
 
 
-def _entered(rescoring: Rescoring, sheet: Path | None) -> PageSection:
+def _entered(rescoring: Rescoring) -> PageSection:
     footage = rescoring.clips.footage
     rows = [
         [
@@ -156,9 +164,8 @@ def _entered(rescoring: Rescoring, sheet: Path | None) -> PageSection:
         rows=rows,
     )
     text = "No rank before: the run before does not list the clip." + _limited(rescoring)
-    figures = [] if sheet is None else [sheet]
     title = f"New in the top {rescoring.top_k}"
-    return PageSection(title=title, text=text, tables=[table], figures=figures)
+    return PageSection(title=title, text=text, tables=[table])
 
 
 def _moved(rescoring: Rescoring) -> PageSection:

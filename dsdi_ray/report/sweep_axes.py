@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -51,7 +50,7 @@ class SweepAxis:
     scale: str
     values: tuple[Any, ...]
 
-    def place(self, value: object) -> float | None:
+    def place(self, value: Any) -> float | None:
         """Where a value lies, 0 for the first and 1 for the last; None where it is missing."""
         if is_missing(value):
             return None
@@ -101,6 +100,13 @@ def best_trial(trials: Sequence[TrialResult], *, higher_is_better: bool) -> Tria
     return max(known, key=lambda trial: sign * (trial.known_metric or 0.0), default=None)
 
 
+def counted(shown: Sequence[TrialResult], *, of: Sequence[TrialResult]) -> str:
+    """How many trials are shown, and how many are not since they lack the metric."""
+    text = "1 trial" if len(shown) == 1 else f"{len(shown)} trials"
+    left_out = len(of) - len(shown)
+    return f"{text}, {left_out} without it" if left_out else text
+
+
 def axis_of(key: str, values: Sequence[object]) -> SweepAxis | None:
     """The axis that suits some values; None where all of them are missing.
 
@@ -113,13 +119,15 @@ def axis_of(key: str, values: Sequence[object]) -> SweepAxis | None:
     if not all(is_number(value) for value in present):
         texts = tuple(sorted({as_text(value) for value in present}))
         return SweepAxis(key=key, scale="category", values=texts)
-    numbers = tuple(sorted({float(value) for value in present}))
+    numbers = tuple(sorted({float(value) for value in present if is_number(value)}))
     return SweepAxis(key=key, scale=_scale_of(numbers[0], numbers[-1]), values=numbers)
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value)
 
 
 def is_missing(value: object) -> bool:
@@ -147,7 +155,7 @@ def _round_values(scale: str, low: float, high: float) -> tuple[float, ...]:
     from matplotlib.ticker import MaxNLocator
 
     if scale == "linear":
-        found = MaxNLocator(4).tick_values(low, high).tolist()
+        found = [float(value) for value in MaxNLocator(4).tick_values(low, high)]
     else:
         transform = SCALES[scale]
         first, last = math.ceil(transform(low) - 1e-9), math.floor(transform(high) + 1e-9)

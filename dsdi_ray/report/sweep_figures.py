@@ -3,25 +3,28 @@
 The best trial is red in all of them.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsdi_ray.report.look import (
     BLUE,
     FAINT,
     INK,
-    PALE,
     RED,
     draw_nothing,
     new_figure,
     save_figure,
+    set_grid_style,
     shorten,
     write_title,
 )
-from dsdi_ray.report.sweep_axes import SweepAxis, TrialResult, best_trial, is_number, sweep_axes
+from dsdi_ray.report.sweep_axes import SweepAxis, TrialResult, best_trial, counted, sweep_axes
+from dsdi_ray.report.sweep_curves import learning_curves
 from dsdi_ray.report.sweep_parallel import parallel_coordinates
 
 if TYPE_CHECKING:
@@ -32,20 +35,15 @@ __all__ = ["TrialResult", "learning_curves", "metric_by_hyperparameter", "parall
 _MAX_COLUMNS = 3
 _PANEL_INCHES = (3.5, 2.7)
 _STRIP_WIDTH, _MEDIAN_WIDTH = 0.36, 0.56  # of the distance between two categories
+_NUMBERS_WIDTH = 0.03  # of the panel
 _MAX_LABEL_LENGTH = 22
 
-# A finished trial is a full dot, a stopped one a hollow one; a curve that was cut off has an end.
+# A finished trial is a full dot, a stopped one a hollow one.
 _DOTS: dict[str, dict[str, Any]] = {
     "finished": {"marker": "o", "facecolor": BLUE, "edgecolor": BLUE},
     "stopped": {"marker": "o", "facecolor": "none", "edgecolor": BLUE},
     "failed": {"marker": "x", "color": FAINT},
     "running": {"marker": "^", "facecolor": "none", "edgecolor": FAINT},
-}
-_ENDS: dict[str, dict[str, Any]] = {
-    "finished": {"color": BLUE, "marker": ""},
-    "stopped": {"color": FAINT, "marker": "|"},
-    "failed": {"color": FAINT, "marker": "x"},
-    "running": {"color": FAINT, "marker": ">"},
 }
 
 
@@ -75,8 +73,7 @@ def metric_by_hyperparameter(
     num_rows = -(-len(axes) // num_columns)
     width = max(6.0, num_columns * _PANEL_INCHES[0] + 0.3)
     figure = new_figure(width, num_rows * _PANEL_INCHES[1] + 1.0, layout="constrained")
-    left_out = f", {len(trials) - len(shown)} without it" if len(shown) < len(trials) else ""
-    write_title(figure, f"{metric_name} by hyperparameter, {_count(len(shown))}{left_out}")
+    write_title(figure, f"{metric_name} by hyperparameter, {counted(shown, of=trials)}")
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     jitter = np.random.default_rng(0)
     for place, panel in enumerate(panels.flat):
@@ -89,60 +86,11 @@ def metric_by_hyperparameter(
     handles = [
         panels.flat[0].scatter([], [], label=status, s=30, **dot)
         for status, dot in _DOTS.items()
-        if any(trial.status == status for trial in shown)
+        if any(trial.status == status and trial is not best for trial in shown)
     ]
     label = f"best: {shorten(best.name, _MAX_LABEL_LENGTH)}"
     handles.append(panels.flat[0].scatter([], [], s=46, color=RED, label=label))
     figure.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=9)
-    save_figure(figure, path)
-    return path
-
-
-def learning_curves(
-    trials: Sequence[TrialResult], metric_name: str, path: Path, *, higher_is_better: bool = True
-) -> Path:
-    """Draw the metric over the epochs, a line per trial; lines get thinner the more there are.
-
-    Trials that were stopped, failed or still run end with a mark.
-
-    Args:
-        trials: Those without a curve are left out and counted.
-        metric_name: The metric's name.
-        path: PNG to write; its folder is made.
-        higher_is_better: Which trial is the best one.
-
-    Returns:
-        The path.
-    """
-    shown = [trial for trial in trials if any(is_number(value) for value in trial.curve)]
-    if not shown:
-        return draw_nothing(f"No trial has reported {metric_name} yet.", path)
-    best = best_trial(shown, higher_is_better=higher_is_better)
-    figure = new_figure(9.0, 4.8, layout="constrained")
-    left_out = f", {len(trials) - len(shown)} without it" if len(shown) < len(trials) else ""
-    write_title(figure, f"{metric_name} by epoch, {_count(len(shown))}{left_out}")
-    axes = figure.subplots()
-    _set_style(axes)
-    width = float(np.clip(30 / len(shown), 0.5, 1.5))
-    opacity = float(np.clip(25 / len(shown), 0.3, 0.85))
-    for trial in shown:
-        if trial is not best:
-            _draw_curve(axes, trial, lw=width, alpha=opacity)
-    if best is not None:
-        _draw_curve(axes, best, lw=2.4, color=RED, zorder=4)
-        _label_end(axes, best)
-    longest = max(_known_points(trial)[0][-1] for trial in shown)
-    axes.set_xlim(1 - 0.02 * longest - 0.1, longest + 0.08 * longest + 0.2)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("epoch", size=9, color=FAINT)
-    axes.set_ylabel(metric_name, size=9, color=FAINT, parse_math=False)
-    for status, end in _ENDS.items():
-        if any(trial.status == status and trial is not best for trial in shown):
-            axes.plot([], [], label=status, ms=6, **end)
-    if best is not None:
-        label = f"best: {shorten(best.name, _MAX_LABEL_LENGTH)}, {best.metric:.3f}"
-        axes.plot([], [], color=RED, lw=2.4, label=label)
-    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9)
     save_figure(figure, path)
     return path
 
@@ -155,28 +103,45 @@ def _draw_panel(
     jitter: np.random.Generator,
 ) -> None:
     """One hyperparameter: a dot per trial that has it."""
-    places = {t.name: axis.place(t.point.get(axis.key)) for t in trials}
-    having = [trial for trial in trials if places[trial.name] is not None]
+    having = [trial for trial in trials if axis.place(trial.point.get(axis.key)) is not None]
     step = 1 / max(1, len(axis.values) - 1)
-    size = float(np.clip(1500 / len(trials), 9, 32))
-    for trial in sorted(having, key=lambda trial: trial is best):
-        x = places[trial.name] or 0.0
-        if axis.scale == "category":
-            x += _STRIP_WIDTH * step * (jitter.random() - 0.5)
-        dot = _DOTS.get(trial.status, _DOTS["running"])
-        if trial is best:
-            dot, size = {"color": RED, "zorder": 4}, 46
-        panel.scatter([x], [trial.metric], s=size, lw=1.1, alpha=0.85, **dot)
+    # Numbers of a few choices would hide each other as categories would.
+    spread = _NUMBERS_WIDTH if len(axis.values) < len(having) / 3 else 0.0
+    if axis.scale == "category":
+        spread = _STRIP_WIDTH * step
+    _draw_dots(panel, axis, having, best, spread * (jitter.random(len(having)) - 0.5))
     if axis.scale == "category":
         _mark_medians(panel, axis, having, half_width=_MEDIAN_WIDTH * step / 2)
     margin = 0.5 * step if axis.scale == "category" else 0.06
     panel.set_xlim(-margin, 1 + margin)
-    _set_style(panel)
+    set_grid_style(panel)
     _label_places(panel, axis)
     absent = len(trials) - len(having)
     scale = " (log scale)" if axis.scale == "log" else ""
     without = f"  [{absent} without]" if absent else ""
     panel.set_xlabel(f"{shorten(axis.key, 34)}{scale}{without}", size=9, parse_math=False)
+
+
+def _draw_dots(
+    panel: "Axes",
+    axis: SweepAxis,
+    trials: Sequence[TrialResult],
+    best: TrialResult,
+    shifts: NDArray[np.float64],
+) -> None:
+    """Dots of trials that have a value on an axis, a call per status: one per dot takes seconds."""
+    size = float(np.clip(1500 / len(trials), 9, 32)) if trials else 0.0
+    points: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for trial, shift in zip(trials, shifts.tolist(), strict=True):
+        place = (axis.place(trial.point.get(axis.key)) or 0.0) + shift
+        status = trial.status if trial.status in _DOTS else "running"
+        points["best" if trial is best else status].append((place, trial.known_metric or 0.0))
+    for status, dots in points.items():
+        xs, ys = zip(*dots, strict=True)
+        if status == "best":
+            panel.scatter(xs, ys, s=46, color=RED, zorder=4)
+        else:
+            panel.scatter(xs, ys, s=size, lw=1.1, alpha=0.85, **_DOTS[status])
 
 
 def _mark_medians(
@@ -198,46 +163,3 @@ def _label_places(panel: "Axes", axis: SweepAxis) -> None:
     panel.set_xticks(
         [place for place, _ in ticks], labels, size=8, parse_math=False, **style if is_tight else {}
     )
-
-
-def _draw_curve(axes: "Axes", trial: TrialResult, **style: Any) -> None:
-    epochs, values = _known_points(trial)
-    end = _ENDS.get(trial.status, _ENDS["running"])
-    look = {"color": end["color"], **style}
-    axes.plot(epochs, values, marker="." if len(epochs) == 1 else "", **look)
-    if end["marker"]:
-        axes.plot(
-            epochs[-1:], values[-1:], **{**look, "lw": 0}, marker=end["marker"], ms=7, mew=1.5
-        )
-
-
-def _label_end(axes: "Axes", trial: TrialResult) -> None:
-    epochs, values = _known_points(trial)
-    axes.annotate(
-        shorten(trial.name, _MAX_LABEL_LENGTH),
-        (epochs[-1], values[-1]),
-        xytext=(7, 0),
-        textcoords="offset points",
-        va="center",
-        size=9,
-        weight="bold",
-        color=RED,
-        parse_math=False,
-    )
-
-
-def _known_points(trial: TrialResult) -> tuple[list[int], list[float]]:
-    """Epochs, from 1, that have a value of the metric, and the values."""
-    known = [(epoch, v) for epoch, v in enumerate(trial.curve, start=1) if is_number(v)]
-    return [epoch for epoch, _ in known], [float(value) for _, value in known]
-
-
-def _set_style(axes: "Axes") -> None:
-    axes.grid(color=PALE, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=INK, labelsize=8)
-    axes.spines[:].set_visible(False)
-
-
-def _count(num_trials: int) -> str:
-    return "1 trial" if num_trials == 1 else f"{num_trials} trials"

@@ -27,6 +27,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 1.25, 1.0, 1.05, 0.25  # margins in inches
 _MISSING_PLACE = -0.13  # below the axis, which goes from 0 to 1
 _BAD_TO_GOOD = ("#cdd6e4", "#7aa5f0", "#2563eb", "#172554")
 _MAX_LABEL_LENGTH = 16
+_STRIP_INCHES = 0.07  # the colours along the axis of the metric
 
 
 def parallel_coordinates(
@@ -69,7 +70,8 @@ def parallel_coordinates(
     for x, axis in enumerate(axes):
         lacking = any(row[x] == _MISSING_PLACE for row in places)
         _draw_axis(canvas, axis, x, num_axes=len(axes), has_missing=lacking)
-    _draw_colours(canvas, colours, x=len(axes) - 1)
+    inches_per_axis = (width - _LEFT - _RIGHT) / (len(axes) - 1)
+    _draw_colours(canvas, colours, x=len(axes) - 1, width=_STRIP_INCHES / inches_per_axis)
     canvas.set_xlim(0, len(axes) - 1)
     canvas.set_ylim(_MISSING_PLACE - 0.04, 1.02)
     canvas.axis("off")
@@ -127,7 +129,7 @@ def _draw_axis(
             textcoords="offset points",
             ha="right" if side < 0 else "left",
             va="center",
-            size=8,
+            size=13 if label == MISSING else 8,
             color=INK,
             zorder=6,
             annotation_clip=False,
@@ -142,10 +144,10 @@ def _draw_axis(
     )  # fmt: skip
 
 
-def _draw_colours(canvas: "Axes", colours: "Colormap", *, x: float) -> None:
+def _draw_colours(canvas: "Axes", colours: "Colormap", *, x: float, width: float) -> None:
     """Along the metric's axis, the colours of its values."""
     gradient = np.linspace(0, 1, 256)[:, None]
-    extent = (x, x + 0.04, 0, 1)
+    extent = (x, x + width, 0, 1)
     canvas.imshow(
         gradient, cmap=colours, aspect="auto", origin="lower", extent=extent, clip_on=False
     )

@@ -4,7 +4,8 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -58,7 +59,7 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
     return list(found.values())
 
 
-def clip_ids(files: Sequence[FoundFile], *, taken: Set[str] = frozenset()) -> list[str]:
+def clip_ids(files: Sequence[FoundFile], *, taken: AbstractSet[str] = frozenset()) -> list[str]:
     """Name clips: the file's stem; its relative path where stems clash; a hash where those do.
 
     Blanks become ``_``, since TREC's ids have none.

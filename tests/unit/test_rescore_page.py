@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 from test_page import read
 
 from dsdi_ray.method.run_changes import compare_runs
@@ -92,3 +93,14 @@ def test_only_clips_that_entered_are_shown_so_many_per_feature():
     first = newly_on_top(run, compare_runs({}, AFTER, top_k=3), num_clips=2)
     assert first["rank"].to_pylist() == [1, 2, 1, 2]
     assert len(newly_on_top(run, compare_runs(AFTER, AFTER, top_k=2), num_clips=2)) == 0
+
+
+def test_pictures_stand_before_the_tables_they_belong_to(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "new_on_top.png")
+    for first, title in ((True, "Pictures: best clips"), (False, "Pictures: new in the top 2")):
+        path = tmp_path / f"{first}.html"
+        page = read(
+            write_rescore_page(path, rescoring(first=first), sheet=tmp_path / "new_on_top.png")
+        )
+        assert page.texts_of("h2")[2] == title
+        assert [image["alt"] for image in page.attributes_of("img")] == ["new on top"]

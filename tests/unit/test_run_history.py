@@ -62,16 +62,25 @@ def test_numbers_go_on_past_four_digits_and_other_folders_do_not_count(tmp_path)
 
 def test_a_run_that_fails_half_way_is_not_there(tmp_path):
     write_next(tmp_path)
-    with pytest.raises(RuntimeError), next_run(tmp_path) as new:
-        write_run(RUN, new.folder / "run.parquet")
-        raise RuntimeError
+
+    def fail():
+        with next_run(tmp_path) as new:
+            write_run(RUN, new.folder / "run.parquet")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [p.name for p in tmp_path.iterdir()] == ["0001"]
 
 
 def test_a_run_never_takes_the_place_of_another(tmp_path):
-    with pytest.raises(StoreError, match="run this one again"), next_run(tmp_path) as new:
-        write_run(RUN, tmp_path / new.name / "run.parquet")  # another job was faster
-        write_run(run_of_scores({1: {"z": 1.0}}), new.folder / "run.parquet")
+    def be_late():
+        with next_run(tmp_path) as new:
+            write_run(RUN, tmp_path / new.name / "run.parquet")  # another job was faster
+            write_run(run_of_scores({1: {"z": 1.0}}), new.folder / "run.parquet")
+
+    with pytest.raises(StoreError, match="run this one again"):
+        be_late()
     assert [p.name for p in tmp_path.iterdir()] == ["0001"]
     assert (tmp_path / "0001" / "run.parquet").is_file()
 

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from dsdi_ray.report.sweep_figures import (
@@ -56,7 +57,7 @@ def count(pixels, colour):
 
 
 @pytest.mark.parametrize("draw", FIGURES)
-@pytest.mark.parametrize("num_trials", [1, 2, 37, 300])
+@pytest.mark.parametrize("num_trials", [1, 37, 300])
 def test_every_figure_is_drawn_for_few_and_many_trials(tmp_path, draw, num_trials):
     out = tmp_path / "new" / "figure.png"
     assert draw(made_up(num_trials), "LRAP", out) == out
@@ -134,13 +135,15 @@ def test_parallel_axes_make_the_figure_wider(tmp_path):
 
 
 def test_dots_of_stopped_trials_are_hollow(tmp_path):
-    def blue(status):
+    def has_full_dot(status):
         trials = [trial("best", metric=1.0, a=0), trial("other", status=status, a=1)]
         out = metric_by_hyperparameter(trials, "m", tmp_path / f"{status}.png")
-        return count(pixels_of(out), BLUE)
+        red, _, blue = np.moveaxis(pixels_of(out).astype(int), -1, 0)
+        return bool(sliding_window_view(blue - red > 60, (5, 5)).all(axis=(2, 3)).any())
 
-    # The best trial is red; blue are the other's dot and the one in the legend, if any.
-    assert 0 <= blue("stopped") < 0.5 * blue("finished")
+    # The best trial is red: what is blue is the other one, and its dot in the legend.
+    assert has_full_dot("finished")
+    assert not has_full_dot("stopped")
 
 
 def test_where_lower_is_better_another_trial_is_the_best(tmp_path):
