@@ -32,7 +32,7 @@ from dsdi_ray.storage.prepared import PreparedSet
 _HELD_BACK = 0.4
 _BASE = {
     "backbone": {"name": "test_byobnet", "weights": "none"},
-    "input_px": 96,
+    "input_px": 64,
     "train_on": "all",  # divided here, into larger parts than a recipe's
     "augmentation": dict.fromkeys(
         ("vertical_flip", "rotation_degrees", "brightness", "contrast", "saturation", "hue"), 0
@@ -67,8 +67,8 @@ def main() -> None:
     """Train, choose and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--images", type=int, default=920)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="Keep the pictures here for the next time.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
