@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from dsdi_ray.config import Labels, Recipe
 from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.soft_labels import encode_per_category, majority_labels
-from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
+from dsdi_ray.storage.prepared import TRAIN, VALIDATION, PreparedSet, labels_matrix
 from dsdi_ray.taxonomy import Taxonomy
 from dsdi_ray.vision.transforms import decode_square
 
@@ -69,9 +69,11 @@ def load_pictures(
         cache_bytes: A part whose decoded pictures take no more is decoded once, in advance.
 
     Raises:
-        ConfigError: If the set has no answers, which the recipe's labels are made of.
+        ConfigError: If the set, or an image of it, has no answers and the recipe's labels are made
+            of them.
         DataError: If less than two images are left to train.
     """
+    _check_encoding(prepared, recipe.labels)
     table = prepared.read(["image_id", "jpeg", "soft_label", "answer_counts", "num_asked", "split"])
     labels, is_asked = encode_labels(
         table,
@@ -79,17 +81,16 @@ def load_pictures(
         taxonomy=prepared.taxonomy,
         has_answers=prepared.encoding != "as_given",
     )
-    if recipe.split_seed is None:
-        is_validation = np.array(table["split"].to_pylist()) == VALIDATION
-    else:
-        is_validation = prepared.split_again(recipe.split_seed)
-    num_train = int((~is_validation).sum())
+    splits = table["split"].to_pylist()
+    if recipe.split_seed is not None:
+        splits = prepared.split_again(recipe.split_seed)
+    num_train = splits.count(TRAIN)
     if num_train < 2:
         raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")
     ids, jpegs = table["image_id"].to_pylist(), [value.as_buffer() for value in table["jpeg"]]
     parts = []
-    for mask in (~is_validation, is_validation):
-        chosen = np.flatnonzero(mask)
+    for split in (TRAIN, VALIDATION):
+        chosen = [place for place, name in enumerate(splits) if name == split]
         files = [jpegs[i] for i in chosen]
         is_cached = 0 < len(chosen) * recipe.input_px**2 * 3 <= cache_bytes
         parts.append(
@@ -103,6 +104,15 @@ def load_pictures(
             )
         )
     return parts[0], parts[1]
+
+
+def _check_encoding(prepared: PreparedSet, labels: Labels) -> None:
+    if prepared.num_pseudo_labelled and labels.encoding != "paper":
+        raise ConfigError(
+            f"labels.encoding: {labels.encoding} is made of answers, and the set has "
+            f"{prepared.num_pseudo_labelled} pseudo-labelled images without any; "
+            "set labels.encoding=paper"
+        )
 
 
 def encode_labels(

@@ -54,7 +54,7 @@ def test_help_answers_without_loading_what_commands_need() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["prepare", "train", "member import", "ensemble build", "index", "score", "outcomes", "rank",
+    ["prepare", "pseudo-label", "train", "member import", "ensemble build", "index", "score", "outcomes", "rank",
      "evaluate", "demo", "store verify", "store compact", "store gc"],
 )  # fmt: skip
 def test_every_command_teaches_with_an_example(command: str) -> None:
