@@ -70,7 +70,7 @@ def index(
         windows = Windows(length_seconds=window_seconds, overlap_seconds=window_overlap_seconds)
     elif window_overlap_seconds:
         raise UserError("--window-overlap-seconds needs --window-seconds")
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         summary = index_archive(paths, out=out, windows=windows, shots=shots)
     if as_json:
         print_json(summary)
@@ -147,7 +147,7 @@ def score(
 
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         pool = scoring_pool(
             use_gpu=gpu,
             num_decoders=decoders,

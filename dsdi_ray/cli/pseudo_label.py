@@ -80,7 +80,7 @@ def pseudo_label(
 
     settings = PseudoSettings(confident=confident, reject=reject, max_images=max_images)
     members = read_ensemble(ensemble)
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         summary = pseudo_label_set(
             store,
             ensemble=members,
