@@ -87,7 +87,7 @@ def run(
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps)
 
-    with ray_session(address=address):
+    with ray_session(address=address, has_state_api=False):
         _step("1/3 Index the footage (dsdi index)")
         manifest_file = archive
         if path_in(archive).suffix.lower() not in MANIFEST_SUFFIXES:

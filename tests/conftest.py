@@ -15,6 +15,8 @@ settings.load_profile("any machine")
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Or the workers wait for whatever else runs, the tests that watch them included.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores; before any import of torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, prepare, results, store, sweep, train, training
+from dsdi_ray.cli import (
+    archive,
+    demo,
+    prepare,
+    pseudo_label,
+    results,
+    store,
+    sweep,
+    train,
+    training,
+)
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -33,6 +43,7 @@ app = typer.Typer(
     ),
 )
 prepare.register(app)
+pseudo_label.register(app)
 train.register(app)
 sweep.register(app)
 training.register(app)

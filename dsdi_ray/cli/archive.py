@@ -70,7 +70,7 @@ def index(
         windows = Windows(length_seconds=window_seconds, overlap_seconds=window_overlap_seconds)
     elif window_overlap_seconds:
         raise UserError("--window-overlap-seconds needs --window-seconds")
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         summary = index_archive(paths, out=out, windows=windows, shots=shots)
     if as_json:
         print_json(summary)
@@ -133,7 +133,8 @@ def score(
     """Score every clip by every member; scores that the store has are not computed again.
 
     Each clip ends as an outcome (ok, partial or failed with a reason): see `dsdi outcomes`. A
-    killed job resumes with the same command.
+    killed job resumes with the same command. A large job tries the beginnings of a few clips first
+    and says how long it will take, as --dry-run does.
 
     Example: dsdi score footage/ --ensemble ensembles/two --store scores/
     """
@@ -146,7 +147,7 @@ def score(
 
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         pool = scoring_pool(
             use_gpu=gpu,
             num_decoders=decoders,
@@ -172,12 +173,14 @@ def score(
         raise typer.Exit(EXIT_CLIPS_FAILED)
 
 
-def print_plan(plan: "ScoringPlan") -> None:
+def print_plan(plan: "ScoringPlan", estimated_seconds: float | None) -> None:
     """Say what a scoring job has to do, before it begins."""
+    estimate = duration(estimated_seconds)
     typer.echo(
         f"{len(plan.manifest):,} clips; (clip, member) pairs: {plan.num_pairs_present:,} in the "
         f"store, {plan.num_pairs_missing:,} missing; {plan.num_work_items:,} clips to decode, "
-        f"{plan.footage_hours:.3f} h of footage",
+        f"{plan.footage_hours:.3f} h of footage"
+        + (f"; estimated time {estimate}" if estimate else ""),
         err=True,
     )
 

@@ -92,7 +92,7 @@ def prepare(
         split=split,
         max_gap_minutes=max_gap_minutes,
     )
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         summary = prepare_set(
             answers,
             images=images,

@@ -53,7 +53,7 @@ def rank(
     from dsdi_ray.vision.decode import DecodeSettings
 
     members = read_ensemble(ensemble)
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         ranking = rank_archive(
             store,
             ensemble=members,

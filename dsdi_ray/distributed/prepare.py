@@ -12,21 +12,18 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dsdi_ray.distributed.prepare_tasks import (
     blocks_to_do,
-    build_prepare_dataset,
     images_per_second,
+    store_images,
 )
-from dsdi_ray.errors import DataError, StoreError
-from dsdi_ray.progress import progress_bar
+from dsdi_ray.errors import DataError
 from dsdi_ray.storage.prepare_plan import PreparePlan, PrepareSettings, plan_preparation
 from dsdi_ray.storage.prepared import TRAIN, VALIDATION, PreparedSet
 from dsdi_ray.storage.prepared_files import (
     MISSING,
     STORED,
-    UNFETCHED,
     UNREADABLE,
     PartialSet,
     complete_set,
@@ -126,7 +123,7 @@ def prepare_set(
     if dry_run:
         return _dry_summary(plan, done, out, started=started)
     parts.begin(out)
-    outcomes = _store_rest(plan, parts, done)
+    outcomes = store_images(plan.rows, parts=parts, done=done, settings=plan.settings)
     try:
         labels, spec, report = describe_set(plan, outcomes)
     except DataError:
@@ -134,33 +131,6 @@ def prepare_set(
         raise
     prepared = parts.publish(out, labels=labels, spec=spec, report=report)
     return summarize(prepared, num_done_before=len(done), reused=False)
-
-
-def _store_rest(plan: PreparePlan, parts: PartialSet, done: pa.Table) -> pa.Table:
-    """Store what is not done yet; outcomes of all rows, in order.
-
-    Raises:
-        StoreError: If some could not be had.
-    """
-    outcomes = [done]
-    blocks = blocks_to_do(plan.rows, done)
-    with progress_bar(
-        total=len(plan.rows), initial=len(done), description="Preparing", unit="image"
-    ) as bar:
-        if blocks:
-            dataset = build_prepare_dataset(blocks, folder=parts.folder, settings=plan.settings)
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-                outcomes.append(batch)
-                bar.update(len(batch))
-    table = pa.concat_tables(outcomes)
-    unfetched = table.filter(pc.equal(table["status"], UNFETCHED))
-    if len(unfetched):
-        raise StoreError(
-            f"{len(unfetched)} of {len(table)} images could not be had, such as "
-            f"{unfetched['image_id'][0]} ({unfetched['reason'][0]}); what is done "
-            "stays, and the same command goes on from there"
-        )
-    return table.sort_by("image_id")
 
 
 def _summary(

@@ -8,15 +8,17 @@ with that as its reason.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dsdi_ray.distributed.scoring_pipeline import ScoringPool, iterate_scored, scoring_pool
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import EnsembleSpec
+from dsdi_ray.storage.filesystems import is_remote
 from dsdi_ray.storage.outcome_scan import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
 from dsdi_ray.storage.score_store import ScoreStore
@@ -29,6 +31,8 @@ _MOST_KILLERS = (
     8  # where more clips all end their workers, and no clip does not, no clip is to blame
 )
 _SAMPLE_CLIPS, _SAMPLE_SECONDS = 6, 5.0  # what an estimate decodes
+_SECONDS_PER_CORE = 15 * 60.0  # of footage: minutes of work, against which an estimate is cheap
+_FETCHES_PER_TRIAL = 10  # an estimate fetches whole files, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ class ScoreSummary:
         num_frames: Frames that this job scored.
         footage_hours: Length of the clips to decode, where known.
         seconds: Wall clock.
-        estimated_seconds: What the scoring is expected to take, None where nothing was tried.
+        estimated_seconds: What the scoring is or was expected to take; None where nothing was tried:
+            a small job is done at once.
         reasons: Failed clips by reason.
         decoders: Clips that this job decoded, by decoder.
         shares: Share of its time that each pool worked: fetching, decoding, scoring.
@@ -81,12 +86,13 @@ def score_archive(
     pool: ScoringPool | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
-    on_plan: Callable[[ScoringPlan], None] | None = None,
+    on_plan: Callable[[ScoringPlan, float | None], None] | None = None,
 ) -> ScoreSummary:
     """Bring a store up to date: every clip of the manifest scored by every member.
 
     Scores that the store has are kept; a clip is decoded once for all members that it lacks. Each
-    clip ends as an outcome; none ends the job.
+    clip ends as an outcome; none ends the job. Before a large job a few clips are tried, so as to
+    say how long it will take.
 
     Args:
         manifest: Clips, see :mod:`dsdi_ray.storage.manifest`.
@@ -96,7 +102,7 @@ def score_archive(
         pool: Actors; None sizes them from the cluster.
         retry_failed: Decode clips again that failed before.
         dry_run: Only say what would be done, and try a few clips to say how long it would take.
-        on_plan: Told what there is to do before it begins.
+        on_plan: Told what there is to do before it begins, and the estimated seconds, if any.
 
     Raises:
         TaxonomyError: If the store is of another taxonomy than the ensemble.
@@ -113,14 +119,14 @@ def score_archive(
         decode_id=settings.decode_id,
         retry_failed=retry_failed,
     )
-    if on_plan is not None:
-        on_plan(plan)
     writer = ScoreWriter(store, plan, decode_id=settings.decode_id, fps=settings.fps)
     job = _ScoringJob(plan, writer, ensemble, settings, pool, ScoringTimes(pool))
-    estimated_seconds = None
-    if dry_run:
-        estimated_seconds = job.estimate_seconds() if plan.num_work_items else 0.0
-    else:
+    estimated_seconds = 0.0 if dry_run else None
+    if plan.num_work_items and (dry_run or job.is_large()):
+        estimated_seconds = job.estimate_seconds()
+    if on_plan is not None:
+        on_plan(plan, estimated_seconds)
+    if not dry_run:
         writer.record_without_decoding()
         if plan.num_work_items:
             job.run()
@@ -165,7 +171,7 @@ class _ScoringJob:
         work = self.plan.work
         with progress_bar(total=len(work), description="Scoring", unit="clip") as bar:
             for clips_per_block in _CLIPS_PER_BLOCK:
-                for batch in self._scored(work, clips_per_block):
+                for batch in self.scored(work, clips_per_block):
                     self.times.add(batch)
                     num_done = self.writer.add(batch)
                     bar.set_postfix_str(self._facts(), refresh=False)
@@ -183,8 +189,38 @@ class _ScoringJob:
             bar.update(self.writer.give_up(left, reason=_KILLER))
         self.writer.flush()
 
-    def estimate_seconds(self) -> float:
-        """Decode and score the beginnings of a few clips, and work out how long all would take."""
+    def is_large(self) -> bool:
+        """Whether trying a few clips costs little against the work."""
+        seconds = self.plan.num_frames(self.settings.fps) / self.settings.fps
+        if seconds <= _SECONDS_PER_CORE * self.pool.num_cpus:
+            return False
+        uris = pc.unique(self.plan.work["uri"])
+        are_many = len(uris) >= _SAMPLE_CLIPS * _FETCHES_PER_TRIAL
+        return are_many or not any(is_remote(uri) for uri in uris.to_pylist())
+
+    def estimate_seconds(self) -> float | None:
+        """Decode and score the beginnings of a few clips, and work out how long all would take.
+
+        Their scores are thrown away, and networks are not compiled for them. None where no frame
+        of them decodes.
+        """
+        sample = self._sample()
+        pool = replace(self.pool, compile_networks=False)
+        trial = replace(self, pool=pool, times=ScoringTimes(pool))
+        with progress_bar(total=len(sample), description="Trying a few", unit="clip") as bar:
+            for batch in trial.scored(sample, 1):
+                trial.times.add(batch)
+                bar.update(len(batch) - batch["outcome"].null_count)
+        num_files, num_seen = (
+            pc.count_distinct(work["uri"]).as_py() for work in (self.plan.work, sample)
+        )
+        return trial.times.estimate_seconds(
+            num_frames=self.plan.num_frames(self.settings.fps),
+            files_per_file_seen=num_files / num_seen,
+        )
+
+    def _sample(self) -> pa.Table:
+        """The beginnings of a few work items."""
         work = self.plan.work
         places = sorted({i * len(work) // _SAMPLE_CLIPS for i in range(_SAMPLE_CLIPS)})
         sample = work.take(pa.array(places))
@@ -194,13 +230,9 @@ class _ScoringJob:
             for start, end in zip(starts, sample["end_seconds"].to_pylist(), strict=True)
         ]
         column = work.schema.get_field_index("end_seconds")
-        sample = sample.set_column(column, "end_seconds", pa.array(ends, pa.float64()))
-        for batch in self._scored(sample, 1):
-            self.times.add(batch)
-        num_expected = self.plan.footage_hours * 3600 * self.settings.fps
-        return self.times.estimate_seconds(num_frames=num_expected)
+        return sample.set_column(column, "end_seconds", pa.array(ends, pa.float64()))
 
-    def _scored(self, work: pa.Table, clips_per_block: int | None) -> Iterator[pa.Table]:
+    def scored(self, work: pa.Table, clips_per_block: int | None) -> Iterator[pa.Table]:
         return iterate_scored(
             work,
             ensemble=self.ensemble,

@@ -52,17 +52,29 @@ class ScoringTimes:
         busiest = max(shares, key=lambda stage: shares[stage])
         return busiest if shares[busiest] > _BUSY else "start-up and coordination"
 
-    def estimate_seconds(self, *, num_frames: float) -> float:
-        """How long so many frames take all actors, going by those seen, without start-up."""
+    def estimate_seconds(self, *, num_frames: float, files_per_file_seen: float) -> float | None:
+        """How long all of the work takes all actors, going by what was seen, without start-up.
+
+        Args:
+            num_frames: Of all of the work.
+            files_per_file_seen: How many times as many files there are as were fetched so far.
+
+        Returns:
+            None where nothing was seen.
+        """
         if not self.num_frames:
-            return 0.0
-        actors = self._actors()
-        per_stage = [busy / actors[stage] for stage, busy in self._busy_seconds.items()]
-        cpu_seconds = self._busy_seconds["decode"]
+            return None
+        times_as_many = num_frames / self.num_frames
+        busy = {stage: seconds * times_as_many for stage, seconds in self._busy_seconds.items()}
+        busy["fetch"] = self._busy_seconds["fetch"] * files_per_file_seen
+        cpu_seconds = busy["decode"]
         if not self._pool.use_gpu:
-            cpu_seconds += self._busy_seconds["score"] * (self._pool.threads_per_scorer or 1)
-        per_stage.append(cpu_seconds / self._pool.num_cpus)
-        return max(per_stage) * num_frames / self.num_frames
+            cpu_seconds += busy["score"] * (self._pool.threads_per_scorer or 1)
+        return max(
+            (busy["fetch"] + busy["decode"]) / self._pool.num_decoders,  # one after the other
+            busy["score"] / self._pool.num_scorers,
+            cpu_seconds / self._pool.num_cpus,
+        )
 
     def _actors(self) -> Mapping[str, int]:
         num_decoders = self._pool.num_decoders

@@ -33,7 +33,11 @@ class ClusterResources:
 
 @contextmanager
 def ray_session(
-    *, address: str | None = None, num_cpus: int | None = None, num_gpus: int | None = None
+    *,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    has_state_api: bool = True,
 ) -> Iterator[ClusterResources]:
     """Use Ray for the length of a ``with`` block.
 
@@ -45,6 +49,8 @@ def ray_session(
         address: A cluster's address, ``auto``, or None.
         num_cpus: Logical cores of a local Ray, None for the machine's.
         num_gpus: Logical GPUs of a local Ray, None for the machine's.
+        has_state_api: Whether a local Ray serves its state API, on which training relies; a dozen
+            processes do that, which all that needs none starts sooner without.
 
     Raises:
         ResourceError: If no cluster answers at the address.
@@ -56,7 +62,7 @@ def ray_session(
     if address and address != "local":
         _join(address)
     else:
-        _start_local(num_cpus=num_cpus, num_gpus=num_gpus)
+        _start_local(num_cpus=num_cpus, num_gpus=num_gpus, has_state_api=has_state_api)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -116,7 +122,7 @@ def _join(address: str) -> None:
         raise ResourceError(f"no Ray cluster answers at {address!r}: {reason}") from error
 
 
-def _start_local(*, num_cpus: int | None, num_gpus: int | None) -> None:
+def _start_local(*, num_cpus: int | None, num_gpus: int | None, has_state_api: bool) -> None:
     # Ray takes the machine's outward address even where loopback is asked for, unless it is told
     # that it is no cluster node; its servers then bind to loopback alone. Child processes read the
     # variable, this process has read it already.
@@ -127,7 +133,7 @@ def _start_local(*, num_cpus: int | None, num_gpus: int | None) -> None:
         address="local",
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        include_dashboard=True,
+        include_dashboard=has_state_api,
         dashboard_host=LOOPBACK,
         _node_ip_address=LOOPBACK,
         log_to_driver=False,

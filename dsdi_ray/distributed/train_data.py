@@ -75,7 +75,8 @@ def load_pictures(
             take no more than that.
 
     Raises:
-        ConfigError: If the set has no answers, which the recipe's labels are made of.
+        ConfigError: If the set, or an image of it, has no answers and the recipe's labels are made
+            of them.
         DataError: If less than two images are left to train.
     """
     labelled = labelled_parts(prepared, recipe)

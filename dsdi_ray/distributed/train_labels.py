@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dsdi_ray.config import Labels, Recipe
 from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.soft_labels import encode_per_category, majority_labels
-from dsdi_ray.storage.prepared import VALIDATION, PreparedSet, labels_matrix
+from dsdi_ray.storage.prepared import TRAIN, VALIDATION, PreparedSet, labels_matrix
 from dsdi_ray.taxonomy import Taxonomy
 
 _COLUMNS = ("image_id", "soft_label", "answer_counts", "num_asked", "split", "group")
@@ -51,9 +51,11 @@ def labelled_parts(prepared: PreparedSet, recipe: Recipe) -> tuple[LabelledPart,
         recipe: Its split and labels.
 
     Raises:
-        ConfigError: If the set has no answers, which the recipe's labels are made of.
+        ConfigError: If the set, or an image of it, has no answers and the recipe's labels are made
+            of them.
         DataError: If less than two images are left to train.
     """
+    _check_encoding(prepared, recipe.labels)
     table = prepared.read(_COLUMNS)
     labels, is_asked = encode_labels(
         table,
@@ -61,18 +63,18 @@ def labelled_parts(prepared: PreparedSet, recipe: Recipe) -> tuple[LabelledPart,
         taxonomy=prepared.taxonomy,
         has_answers=prepared.encoding != "as_given",
     )
+    splits: list[str | None] = table["split"].to_pylist()
     if recipe.train_on == "all":
-        is_validation = np.zeros(len(table), np.bool_)
-    elif recipe.split_seed is None:
-        is_validation = np.array(table["split"].to_pylist()) == VALIDATION
-    else:
-        is_validation = prepared.split_again(recipe.split_seed)
-    num_train = int((~is_validation).sum())
+        splits = [TRAIN] * len(table)
+    elif recipe.split_seed is not None:
+        splits = prepared.split_again(recipe.split_seed)
+    num_train = splits.count(TRAIN)
     if num_train < 2:
         raise DataError(f"{prepared.path}: has {num_train} images to train, needs at least 2")
     ids, groups = table["image_id"].to_pylist(), table["group"].to_pylist()
 
-    def part(places: NDArray[np.integer]) -> LabelledPart:
+    def part(split: str) -> LabelledPart:
+        places = np.flatnonzero([name == split for name in splits])
         return LabelledPart(
             places=places,
             image_ids=[ids[i] for i in places],
@@ -81,7 +83,16 @@ def labelled_parts(prepared: PreparedSet, recipe: Recipe) -> tuple[LabelledPart,
             is_asked=None if is_asked is None else is_asked[places],
         )
 
-    return part(np.flatnonzero(~is_validation)), part(np.flatnonzero(is_validation))
+    return part(TRAIN), part(VALIDATION)
+
+
+def _check_encoding(prepared: PreparedSet, labels: Labels) -> None:
+    if prepared.num_pseudo_labelled and labels.encoding != "paper":
+        raise ConfigError(
+            f"labels.encoding: {labels.encoding} is made of answers, and the set has "
+            f"{prepared.num_pseudo_labelled} pseudo-labelled images without any; "
+            "set labels.encoding=paper"
+        )
 
 
 def encode_labels(

@@ -89,6 +89,13 @@ class EnsembleSpec:
     members: tuple[EnsembleMember, ...]
     taxonomy: Taxonomy
 
+    @property
+    def ensemble_id(self) -> str:
+        """Hash of its members and of their shares in the whole."""
+        total = sum(member.weight for member in self.members)
+        shares = sorted((m.member_id, f"{m.weight / total:.9f}") for m in self.members)
+        return hashlib.sha256(json.dumps(shares).encode()).hexdigest()[:16]
+
     def only(self, index: int) -> Self:
         """The ensemble that is one member alone."""
         return replace(self, members=(self.members[index],))

@@ -28,6 +28,13 @@ def content_id(path: Path) -> str:
     return f"{size}-{digest.hexdigest()[:24]}"
 
 
+def content_id_of(content: bytes) -> str:
+    """Identity of a local file, see :func:`content_id`, from all that it holds."""
+    digest = hashlib.sha256(content[:EDGE_BYTES])
+    digest.update(content[max(EDGE_BYTES, len(content) - EDGE_BYTES) :])
+    return f"{len(content)}-{digest.hexdigest()[:24]}"
+
+
 def remote_content_id(file: RemoteFile) -> str | None:
     """Identity of a remote file's content: its size and ETag; None if it has none.
 

@@ -1,6 +1,7 @@
 """Prepared sets: what training reads, images and soft labels in Parquet.
 
-A folder of ``images-*.parquet`` (the pictures, ascending by image id from file to file),
+A folder of ``images-*.parquet`` (the pictures, ascending by image id from file to file; those with
+pseudo-labels come after the others, see :mod:`dsdi_ray.storage.pseudo_set`),
 ``labels.parquet`` (all else of each image, in the same order), ``report.json`` and
 ``prepared.yaml``, which is written last: without it a set is not complete.
 """
@@ -9,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from numpy.typing import NDArray
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.method.sampling import assign_splits
+from dsdi_ray.storage.split_units import unit_names
 from dsdi_ray.taxonomy import Taxonomy, taxonomy_from_dict
 
 TRAIN, VALIDATION = "train", "validation"
+_NEW_COLUMNS = ("source_sha1", "pseudo_labelled_by")  # older sets lack them: null
 SPEC_FILE, REPORT_FILE, LABELS_FILE = "prepared.yaml", "report.json", "labels.parquet"
 IMAGE_FILES = "images-*.parquet"
 FORMAT, VERSION = "dsdi_ray prepared set", 2
@@ -50,6 +54,8 @@ def labels_schema(num_classes: int) -> pa.Schema:
             ("capture_time", pa.string()),  # ISO 8601
             ("latitude", pa.float64()),
             ("longitude", pa.float64()),
+            ("source_sha1", pa.string()),  # of the file that the picture was made of
+            ("pseudo_labelled_by", pa.string()),  # id of an ensemble, null: by people
         ]
     )
 
@@ -70,7 +76,7 @@ class PreparedSet:
         inputs_id: Hash of what it was made of and with which settings.
         encoding: ``max_count`` (soft labels made of answer counts) or ``as_given``.
         settings: Short side, and how it was split.
-        counts: Images in all, per split, missing, unreadable; bad rows.
+        counts: Images in all, per split, missing, unreadable; bad rows; pseudo-labelled images if any.
     """
 
     path: Path
@@ -119,6 +125,11 @@ class PreparedSet:
     def num_images(self) -> int:
         return self.counts["images"]
 
+    @property
+    def num_pseudo_labelled(self) -> int:
+        """Images that an ensemble has labelled, not people."""
+        return self.counts.get("pseudo_labelled", 0)
+
     @cached_property
     def report(self) -> Mapping[str, Any]:
         """What was found and left out on the way.
@@ -133,7 +144,7 @@ class PreparedSet:
         return report
 
     def read(self, columns: Sequence[str] | None = None, split: str | None = None) -> pa.Table:
-        """Read rows, ascending by image id.
+        """Read rows, ascending by image id, pseudo-labelled ones after the others.
 
         Args:
             columns: Of :func:`prepared_schema`, all by default; without pictures it is quick.
@@ -151,6 +162,9 @@ class PreparedSet:
             raise DataError(f"split must be {TRAIN} or {VALIDATION}, got {split!r}")
         try:
             table = pq.read_table(self.path / LABELS_FILE, partitioning=None)
+            for name in _NEW_COLUMNS:
+                if name not in table.column_names:
+                    table = table.append_column(name, pa.nulls(len(table), pa.string()))
             pictures = [name for name in names if name in {"jpeg", "width", "height"}]
             if pictures:
                 table = _joined(table, self._read_images(pictures))
@@ -171,22 +185,31 @@ class PreparedSet:
         empty = pa.schema([IMAGES_SCHEMA.field(name) for name in ("image_id", *columns)])
         return pa.concat_tables([empty.empty_table(), *parts])
 
-    def split_again(self, seed: int) -> NDArray[np.bool_]:
+    def split_again(self, seed: int) -> list[str | None]:
         """Hold other images back than the set does; what it keeps together stays so.
 
         Args:
             seed: Which ones.
 
         Returns:
-            ``is_validation``, ``[N]``, in the order of the rows.
+            Train or validation, in the order of the rows; None for pseudo-labelled images whose
+            unit is held back: they are of neither part.
 
         Raises:
             DataError: If the labels are gone or damaged.
         """
-        table = self.read(["image_id", "group"])
-        return assign_splits(
-            table["image_id"].to_pylist(), seed=seed, groups=table["group"].to_pylist()
+        table = self.read(["image_id", "group", "pseudo_labelled_by"])
+        is_labelled = pc.is_null(table["pseudo_labelled_by"])
+        labelled, others = table.filter(is_labelled), table.filter(pc.invert(is_labelled))
+        image_ids, groups = labelled["image_id"].to_pylist(), labelled["group"].to_pylist()
+        is_validation = assign_splits(image_ids, seed=seed, groups=groups)
+        held_back = unit_names(
+            str(self.settings.get("split")),
+            image_ids=list(compress(image_ids, is_validation)),
+            groups=list(compress(groups, is_validation)),
         )
+        splits = [VALIDATION if held else TRAIN for held in is_validation]
+        return splits + [None if g in held_back else TRAIN for g in others["group"].to_pylist()]
 
 
 def _joined(labels: pa.Table, images: pa.Table) -> pa.Table:

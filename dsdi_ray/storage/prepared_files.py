@@ -32,6 +32,7 @@ from dsdi_ray.storage.prepared import (
 from dsdi_ray.taxonomy import Taxonomy
 
 STORED, MISSING, UNREADABLE, UNFETCHED = "stored", "missing", "unreadable", "unfetched"
+DUPLICATE = "duplicate"  # of an image that the set has already
 OUTCOME_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -90,6 +91,16 @@ class PartialSet:
         if images:
             write_images(images, self.folder / f"images-{first_row:08d}.parquet")
         _write_table(outcomes, self.folder / f"outcomes-{first_row:08d}.parquet")
+
+    def take_images(self, prepared: PreparedSet) -> None:
+        """Take over the images of another set: the same files, or copies on another disk."""
+        for file in sorted(prepared.path.glob(IMAGE_FILES)):
+            target = self.folder / file.name
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(file)
+            except OSError:
+                shutil.copyfile(file, target)
 
     def publish(
         self, out: Path, *, labels: pa.Table, spec: Mapping[str, Any], report: Mapping[str, Any]

@@ -48,6 +48,8 @@ def labels_table(plan: PreparePlan, stored: pa.Table) -> pa.Table:
         "split": _splits(plan, image_ids, groups, given),
         "group": groups,
         **taken,
+        "source_sha1": stored["source_sha1"],
+        "pseudo_labelled_by": pa.nulls(len(stored), pa.string()),
     }
     return pa.table(columns, schema=labels_schema(len(plan.taxonomy)))
 

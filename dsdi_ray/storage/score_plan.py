@@ -51,6 +51,11 @@ class ScoringPlan:
     def num_work_items(self) -> int:
         return len(self.work)
 
+    def num_frames(self, fps: float) -> float:
+        """Frames that the work comes to, as far as the manifest knows; a still image is one."""
+        num_images = pc.sum(pc.equal(self.work["media"], "image")).as_py() or 0
+        return self.footage_hours * 3600 * fps + float(num_images)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Contents:

@@ -2,13 +2,15 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import PurePosixPath
 
 from dsdi_ray.errors import DataError
 
 _LADI_PATH = re.compile(r"(?:^|/)(FEMA_CAP/[^/]+)/([^/]+)/[^/]+$")
+_NUMBER = re.compile(r"#\d+$")  # of a flight of several
 
 Units = list[str | None]  # per image; None: a unit of its own
 
@@ -41,8 +43,43 @@ def split_units(
     if split == "event":
         return _named(split, paths, given_groups)
     if split == "folder":
-        return [path.rpartition("/")[0] or None for path in paths]
+        return [_folder(path) for path in paths]
     return list(given_groups) if split == "given" and given_groups else [None] * len(paths)
+
+
+def unit_names(split: str, *, image_ids: Sequence[str], groups: Sequence[str | None]) -> set[str]:
+    """All names by which units of some images may go.
+
+    That of an image's group, without the number of a flight, and that which its own path tells:
+    groups that share a picture are joined and called after one of them.
+
+    Args:
+        split: As in :func:`split_units`.
+        image_ids: Their paths, as far as they are known, ``[N]``.
+        groups: As the set has them, ``[N]``.
+    """
+    names = {None if group is None else _NUMBER.sub("", group) for group in groups}
+    if split in _UNIT_OF_PATH:
+        matches = [_LADI_PATH.search(image_id) for image_id in image_ids]
+        names |= {_UNIT_OF_PATH[split](match) for match in matches if match}
+    elif split == "folder":
+        names |= {_folder(image_id) for image_id in image_ids}
+    return {name for name in names if name is not None}
+
+
+def unit_among(path: str, names: Container[str]) -> str | None:
+    """The longest run of folders on a path that is one of some units; None if none is."""
+    folders = PurePosixPath(path.lstrip("/")).parts[:-1]
+    for length in range(len(folders), 0, -1):
+        for start in range(len(folders) - length + 1):
+            name = "/".join(folders[start : start + length])
+            if name in names:
+                return name
+    return None
+
+
+def _folder(path: str) -> str | None:
+    return path.rpartition("/")[0] or None
 
 
 def _named(split: str, paths: Sequence[str], given_groups: Sequence[str | None] | None) -> Units:

@@ -25,6 +25,7 @@ def write_clip(
     rng = np.random.default_rng(seed)
     scene = rng.integers(0, 255, (9, 16, 3), dtype=np.uint8)
     scene = scene.repeat(16 * scale, 0).repeat(16 * scale, 1)
+    twice = np.concatenate([scene, scene], axis=1)
     width, height = 192 * scale, 112 * scale
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -32,7 +33,8 @@ def write_clip(
         stream.options = {"preset": "veryfast"}
         stream.time_base = Fraction(1, fps)
         for i in range(num_pictures):
-            picture = np.roll(scene, 2 * i, axis=1)[:height, :width]
+            left = -2 * i % scene.shape[1]
+            picture = twice[:height, left : left + width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

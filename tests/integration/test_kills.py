@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(NUM_CLIPS):
         write_clip(folder / f"clip{i}.mp4", seed=i, num_pictures=300, scale=4)
     return folder
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that is decoded long enough to be killed thrice meanwhile."""
+    file = tmp_path_factory.mktemp("long") / "long.mp4"
+    return write_clip(file, seed=1, num_pictures=900, scale=5)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +129,7 @@ def killer(victims: Callable[[], list[psutil.Process]], *, at_most: int) -> Iter
     is_over = threading.Event()
 
     def lurk() -> None:
-        while len(killed) < at_most and not is_over.wait(0.02):
+        while len(killed) < at_most and not is_over.wait(0.04):
             for process in victims():
                 if process.pid not in killed:
                     with suppress(psutil.NoSuchProcess):
@@ -157,10 +165,11 @@ def test_a_killed_process_leaves_no_trace_in_the_scores(
 
 
 def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_others_are_scored(
-    tmp_path: Path, local_ray: None, ensemble: EnsembleSpec
+    tmp_path: Path, local_ray: None, long_clip: Path, ensemble: EnsembleSpec
 ) -> None:
     uri, folder = str(tmp_path / "scores"), tmp_path / "footage"
-    write_clip(folder / "long.mp4", seed=1, num_pictures=900, scale=5)
+    folder.mkdir()
+    shutil.copy(long_clip, folder)
     Image.new("RGB", (300, 200), (200, 30, 30)).save(folder / "a-photo.jpg")
     archive = load_archive(str(folder))
     alone = ScoringPool(num_decoders=1, num_scorers=1, use_gpu=False, micro_batch=8)
@@ -182,13 +191,16 @@ def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_othe
 
 
 def test_workers_that_all_die_end_the_job_with_a_clear_error(
-    tmp_path: Path, local_ray: None, ensemble: EnsembleSpec, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    local_ray: None,
+    long_clip: Path,
+    ensemble: EnsembleSpec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_clip(tmp_path / "long.mp4", seed=1, num_pictures=900, scale=5)
     monkeypatch.setattr("dsdi_ray.distributed.score._MOST_KILLERS", 0)  # of more clips than one
     with killer(decode_actors, at_most=1000), pytest.raises(ResourceError, match="every worker"):
         score_archive(
-            load_archive(str(tmp_path / "long.mp4")),
+            load_archive(str(long_clip)),
             ensemble=ensemble,
             store_uri=str(tmp_path / "scores"),
             settings=SETTINGS,
@@ -259,7 +271,7 @@ def score_for_ever(manifest: str, ensemble: str, store: str) -> None:
     from dsdi_ray.distributed.session import ray_session
 
     writer._FLUSH_SECONDS = 0.0
-    with ray_session(num_cpus=2):
+    with ray_session(num_cpus=2, has_state_api=False):
         score_archive(
             load_archive(manifest),
             ensemble=read_ensemble(ensemble),
@@ -279,6 +291,7 @@ def test_a_worker_node_that_is_lost_costs_nothing_but_time(
     done = subprocess.run(
         [sys.executable, "-c", script, manifest, tmp_path / "e", store],
         cwd=Path(__file__).parent,
+        env={**os.environ, "RAY_health_check_period_ms": "500"},  # five that fail: a node is lost
         check=False,
         capture_output=True,
         text=True,
@@ -297,7 +310,12 @@ def lose_a_node(manifest: str, ensemble: str, store: str) -> None:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    head = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "object_store_memory": 400 * 2**20}
+    head = {
+        "num_cpus": 2,
+        "node_ip_address": "127.0.0.1",
+        "object_store_memory": 400 * 2**20,
+        "include_dashboard": False,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=2, object_store_memory=400 * 2**20) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)

@@ -9,6 +9,8 @@ import pytest
 from footage import make_ensemble, write_clip
 from test_cli import ENVIRONMENT
 
+# Ray would start a worker per core at once, of which most would be idle.
+NO_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 footage, bundle, store, num_cpus = sys.argv[1:]
 ensemble, settings = read_ensemble(Path(bundle)), DecodeSettings()
-with ray_session(num_cpus=int(num_cpus)) as resources:
+with ray_session(num_cpus=int(num_cpus), has_state_api=False) as resources:
     archive = load_archive(footage)
     scored = score_archive(archive, ensemble=ensemble, store_uri=store, settings=settings)
     ranking = rank_archive(store, ensemble=ensemble, decode_id=settings.decode_id)
@@ -44,7 +46,7 @@ def test_any_number_of_cores_will_do(tmp_path: Path, num_cpus: int) -> None:
         text=True,
         timeout=280,
         check=False,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **NO_IDLE_WORKERS},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1]) == [num_cpus, 3, 3]

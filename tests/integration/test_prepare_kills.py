@@ -1,5 +1,6 @@
 """A preparation whose driver or workers are killed ends as one that nobody touched."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -35,9 +36,13 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("crowd")
     random = np.random.default_rng(0)
     lines = ["url\tWorkerId\tAnswer"]
-    for i in range(NUM_IMAGES):
+    jpegs = []
+    for _ in range(4):
         noise = random.integers(0, 255, (1000, 1500, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((3000, 2000)).save(root / f"{i:03d}.jpg")
+        jpegs.append(io.BytesIO())
+        Image.fromarray(noise).resize((3000, 2000)).save(jpegs[-1], "JPEG")
+    for i in range(NUM_IMAGES):  # each a file of its own: what follows a JPEG's end is not read
+        (root / f"{i:03d}.jpg").write_bytes(jpegs[i % 4].getvalue() + b"%d" % i)
         lines.append(f"https://host/{i:03d}.jpg\tW1\t['damage:flood/water']")
     (root / "answers.tsv").write_text("\n".join(lines))
     return root
@@ -52,7 +57,7 @@ def prepare(crowd: Path, out: Path) -> PrepareSummary:
 def prepare_until_killed(crowd: str, out: str) -> None:
     """What the driver that is killed runs."""
     prepare_tasks._IMAGES_PER_FILE = IMAGES_PER_FILE
-    with ray_session(num_cpus=2):
+    with ray_session(num_cpus=2, has_state_api=False):
         prepare(Path(crowd), Path(out))
 
 

@@ -30,7 +30,7 @@ from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.storage.filesystems import write_bytes
 
 results = []
-with ray_session(num_cpus=2):
+with ray_session(num_cpus=2, has_state_api=False):
     for kind, *step in json.loads(sys.argv[1]):
         print(time.strftime("%X"), kind, step, file=sys.stderr)
         if kind == "faults":
@@ -143,14 +143,15 @@ def results(s3: dict[str, str], place: Path) -> dict[str, tuple[Any, str]]:
         "failed": dsdi("outcomes", "s3://archive/scores", "--status", "failed"),
         "mended": ["faults", control, {}],
         "changed back": ["copy", str(original), changed],
-        "resumed": score,
+        "resumed": [*score, "--decoders", "1"],
         "unfindable": ["faults", control, {"scores": [503]}],
         "store is down": dsdi("outcomes", "s3://archive/scores"),
         "findable": ["faults", control, {}],
         "again": score,
         "rank": dsdi("rank", "s3://archive/scores", *remote[1:], "-o", place / "run"),
         "local score": dsdi(
-            "score", footage, "-e", place / "models/ensemble", "-s", place / "scores"
+            "score", footage, "-e", place / "models/ensemble", "-s", place / "scores",
+            "--decoders", 1,
         ),
         "local rank": dsdi(
             "rank", place / "scores", "-e", place / "models/ensemble", "-o", place / "local"

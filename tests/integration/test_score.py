@@ -1,5 +1,6 @@
 """Scoring and ranking on a real local Ray: nothing lost, nothing done twice, nothing by chance."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from footage import COLOURS, make_ensemble, make_member, write_clip, write_footage
 
+from dsdi_ray.distributed import score
 from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
-from dsdi_ray.distributed.rank import rank_archive, rank_systems
-from dsdi_ray.distributed.score import score_archive
+from dsdi_ray.distributed.rank import Ranking, rank_archive, rank_systems
+from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.scoring_pipeline import ScoringPool, scoring_pool
 from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
@@ -25,6 +27,9 @@ from dsdi_ray.vision.decode_process import DecodeProcess
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 SETTINGS = DecodeSettings(fps=10.0, chunk_frames=8)
+ONE_EACH = ScoringPool(
+    num_decoders=1, num_scorers=1, use_gpu=False, micro_batch=32
+)  # starts soonest
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,31 @@ def store(
     uri = str(tmp_path_factory.mktemp("store") / "scores")
     summary = score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
     assert (summary.num_clips, summary.num_ok, summary.num_failed) == (7, 5, 2)
+    assert summary.estimated_seconds is None, "so small a job is done at once"
     return uri
+
+
+@pytest.fixture(scope="module")
+def large_job(
+    tmp_path_factory: pytest.TempPathFactory, archive: pa.Table, ensemble: EnsembleSpec
+) -> tuple[str, ScoreSummary, list[tuple[int, float | None]]]:
+    """A store that lacks the second member, how it was filled, and what was told before that."""
+    uri, told = str(tmp_path_factory.mktemp("large") / "scores"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "_SECONDS_PER_CORE", 0.5)
+        summary = score_archive(
+            archive,
+            ensemble=ensemble.only(0),
+            store_uri=uri,
+            settings=SETTINGS,
+            on_plan=lambda plan, seconds: told.append((plan.num_pairs_missing, seconds)),
+        )
+    return uri, summary, told
+
+
+@pytest.fixture(scope="module")
+def ranking(store: str, ensemble: EnsembleSpec) -> Ranking:
+    return rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id)
 
 
 def logits_by_key(store_uri: str, ensemble: EnsembleSpec) -> dict[tuple[str, str, int], np.ndarray]:
@@ -109,12 +138,27 @@ def test_scoring_again_scores_nothing(
     assert len(ScoreStore.open(store).outcomes()) == len(before)
 
 
+def test_a_large_job_tries_a_few_clips_and_says_how_long_it_will_take(
+    store: str,
+    ensemble: EnsembleSpec,
+    large_job: tuple[str, ScoreSummary, list[tuple[int, float | None]]],
+) -> None:
+    uri, summary, told = large_job
+    assert told == [(7, summary.estimated_seconds)]
+    assert 0 < summary.estimated_seconds < 60
+    outcomes = ScoreStore.open(uri).outcomes()
+    assert summary.num_frames == sum(outcomes["frames_scored"].to_pylist()), "of the job alone"
+    expected, got = logits_by_key(store, ensemble.only(0)), logits_by_key(uri, ensemble.only(0))
+    assert expected.keys() == got.keys()
+    assert max(np.abs(expected[key] - got[key]).max() for key in expected) < 1e-4
+
+
 def test_a_dry_run_writes_no_scores(
     tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
 ) -> None:
     uri = str(tmp_path / "scores")
     summary = score_archive(
-        archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, dry_run=True
+        archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=ONE_EACH, dry_run=True
     )
     assert summary.dry_run
     assert summary.num_pairs_missing == 14
@@ -122,7 +166,7 @@ def test_a_dry_run_writes_no_scores(
 
 
 def test_numbers_of_actors_and_batch_sizes_do_not_change_scores_or_ranks(
-    tmp_path: Path, store: str, archive: pa.Table, ensemble: EnsembleSpec
+    tmp_path: Path, store: str, archive: pa.Table, ensemble: EnsembleSpec, ranking: Ranking
 ) -> None:
     uri = str(tmp_path / "scores")
     pool = ScoringPool(num_decoders=1, num_scorers=2, use_gpu=False, micro_batch=1)
@@ -130,29 +174,30 @@ def test_numbers_of_actors_and_batch_sizes_do_not_change_scores_or_ranks(
     expected, got = logits_by_key(store, ensemble), logits_by_key(uri, ensemble)
     assert expected.keys() == got.keys()
     assert max(np.abs(expected[key] - got[key]).max() for key in expected) < 1e-4
-    runs = [
-        rank_archive(s, ensemble=ensemble, decode_id=SETTINGS.decode_id).run for s in (store, uri)
-    ]
-    assert runs[0]["clip_id"].to_pylist() == runs[1]["clip_id"].to_pylist()
+    other = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id)
+    assert ranking.run["clip_id"].to_pylist() == other.run["clip_id"].to_pylist()
 
 
 def test_a_member_that_is_added_is_scored_alone(
-    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
+    tmp_path: Path,
+    archive: pa.Table,
+    ensemble: EnsembleSpec,
+    large_job: tuple[str, ScoreSummary, list[tuple[int, float | None]]],
 ) -> None:
-    uri = str(tmp_path / "scores")
-    score_archive(archive, ensemble=ensemble.only(0), store_uri=uri, settings=SETTINGS)
-    more = score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
+    uri = str(shutil.copytree(large_job[0], tmp_path / "scores"))
+    more = score_archive(
+        archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=ONE_EACH
+    )
     assert (more.num_pairs_present, more.num_pairs_missing) == (5, 5)
     ranking = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id)
     assert ranking.num_clips == 5
 
 
 def test_ranking_twice_gives_the_same_run_and_says_what_is_not_ranked(
-    store: str, ensemble: EnsembleSpec
+    store: str, ensemble: EnsembleSpec, ranking: Ranking
 ) -> None:
-    first, second = (
-        rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id) for _ in range(2)
-    )
+    first = ranking
+    second = rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id)
     assert first.run.equals(second.run)
     assert first.num_clips == 5
     assert first.unranked == {"no frame decodes (see `dsdi outcomes`)": 2}
@@ -160,22 +205,25 @@ def test_ranking_twice_gives_the_same_run_and_says_what_is_not_ranked(
 
 
 def test_systems_ranked_in_one_pass_get_the_runs_that_each_gets_alone(
-    store: str, ensemble: EnsembleSpec
+    store: str, ensemble: EnsembleSpec, ranking: Ranking
 ) -> None:
     systems = [ensemble, ensemble.only(1)]
     together = rank_systems(store, systems, decode_id=SETTINGS.decode_id)
-    alone = [rank_archive(store, ensemble=e, decode_id=SETTINGS.decode_id) for e in systems]
+    second = rank_archive(store, ensemble=systems[1], decode_id=SETTINGS.decode_id)
+    alone = [ranking, second]
     assert [r.run for r in together] == [r.run for r in alone]
     assert not together[0].run.equals(together[1].run)
     assert [r.num_clips for r in together] == [5, 5]
 
 
 def test_ranking_lists_the_logits_again_where_a_merge_took_files_away(
-    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    store: str,
+    ranking: Ranking,
+    ensemble: EnsembleSpec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uri = str(tmp_path / "scores")
-    score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS)
-    expected = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id).run
+    uri = str(shutil.copytree(store, tmp_path / "scores"))
     list_logits, num_listings = ScoreStore.logits_files, 0
 
     def list_and_merge(store: ScoreStore, decode_id: str, member_ids: Iterable[str]) -> list[str]:
@@ -186,12 +234,13 @@ def test_ranking_lists_the_logits_again_where_a_merge_took_files_away(
         return listed
 
     monkeypatch.setattr(ScoreStore, "logits_files", list_and_merge)
-    assert rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id).run.equals(expected)
+    merged = rank_archive(uri, ensemble=ensemble, decode_id=SETTINGS.decode_id)
+    assert merged.run.equals(ranking.run)
     assert num_listings == 2
 
 
 def test_max_pooling_is_the_largest_mean_probability_of_any_frame(
-    store: str, archive: pa.Table, ensemble: EnsembleSpec
+    store: str, archive: pa.Table, ensemble: EnsembleSpec, ranking: Ranking
 ) -> None:
     stored = logits_by_key(store, ensemble)
     clip = next(row for row in archive.to_pylist() if row["clip_id"] == "clip1")
@@ -202,7 +251,7 @@ def test_max_pooling_is_the_largest_mean_probability_of_any_frame(
         np.float64,
     )
     probs = np.einsum("m,mtc->tc", weights / weights.sum(), 1 / (1 + np.exp(-logits)))
-    run = rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id).run
+    run = ranking.run
     for c, name in enumerate(COLOURS.class_names):
         (row,) = [r for r in run.to_pylist() if r["feature"] == name and r["clip_id"] == "clip1"]
         assert row["score"] == pytest.approx(probs[:, c].max(), abs=1e-9)
@@ -236,12 +285,11 @@ def test_a_clip_that_changed_is_scored_again(tmp_path: Path, ensemble: EnsembleS
     uri, clip = str(tmp_path / "scores"), tmp_path / "footage" / "a.mp4"
     single = replace(ensemble, members=ensemble.members[:1])
     write_clip(clip, seed=1)
-    score_archive(load_archive(str(clip)), ensemble=single, store_uri=uri, settings=SETTINGS)
+    given = {"ensemble": single, "store_uri": uri, "settings": SETTINGS, "pool": ONE_EACH}
+    score_archive(load_archive(str(clip)), **given)
     before = rank_archive(uri, ensemble=single, decode_id=SETTINGS.decode_id).run
     write_clip(clip, seed=2)
-    summary = score_archive(
-        load_archive(str(clip)), ensemble=single, store_uri=uri, settings=SETTINGS
-    )
+    summary = score_archive(load_archive(str(clip)), **given)
     after = rank_archive(uri, ensemble=single, decode_id=SETTINGS.decode_id).run
     assert summary.num_clips_scored == 1
     assert before["clip_id"].to_pylist() == after["clip_id"].to_pylist()
@@ -259,7 +307,7 @@ def test_a_clip_of_which_too_little_decodes_is_left_out_and_counted(
     content[third : 2 * third] = bytes(third)
     hurt.write_bytes(content)
     archive = load_archive(str(tmp_path / "footage"))
-    score_archive(archive, ensemble=single, store_uri=uri, settings=SETTINGS)
+    score_archive(archive, ensemble=single, store_uri=uri, settings=SETTINGS, pool=ONE_EACH)
     outcomes = {o["clip_id"]: o for o in ScoreStore.open(uri).latest_outcomes().to_pylist()}
     assert outcomes["hurt"]["status"] == "partial"
     assert 0 < outcomes["hurt"]["frames_scored"] < outcomes["hurt"]["frames_expected"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -147,6 +148,16 @@ def test_another_split_keeps_groups_together(tmp_path):
     held_back = [prepared.split_again(seed) for seed in range(20)]
     assert len({tuple(held) for held in held_back}) > 1
     assert all(held[2] == held[3] for held in held_back)
+
+
+def test_a_set_of_an_earlier_version_lacks_new_columns_and_is_read(tmp_path):
+    prepared = write_set(tmp_path / "set")
+    file = prepared.path / "labels.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["source_sha1", "pseudo_labelled_by"]), file)
+    table = prepared.read()
+    assert table.schema == prepared_schema(2)
+    assert table["pseudo_labelled_by"].null_count == 5
+    assert prepared.num_pseudo_labelled == 0
 
 
 class TestPartsOfASet:

@@ -351,3 +351,12 @@ def test_a_plan_is_what_sets_of_pairs_say(
 
     by_clip = [said[clip[0]] for clip in archive if clip[0] in said]
     assert counted == Counter((o["status"], o["error"]) for o in by_clip)
+
+
+def test_the_work_comes_to_the_frames_of_its_footage_and_one_of_each_still_image(
+    store: ScoreStore,
+) -> None:
+    images = clips("x", "y", "z", media="image", duration_seconds=None)
+    missing = plan(pa.concat_tables([clips("a", "b"), images]), store, "m")
+    assert missing.num_frames(10.0) == 2 * 18_000 + 3
+    assert plan(clips(), store, "m").num_frames(10.0) == 0

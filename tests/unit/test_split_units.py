@@ -4,7 +4,7 @@ import pytest
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.method.sampling import join_groups
-from dsdi_ray.storage.split_units import split_units
+from dsdi_ray.storage.split_units import split_units, unit_among, unit_names
 
 PATHS = [
     "Images/FEMA_CAP/9073/613823/a.jpg",
@@ -91,3 +91,30 @@ class TestJoinGroups:
 
     def test_without_duplicates_groups_stay(self):
         assert join_groups(["a", "b"], ["x", None], []) == ["x", None]
+
+
+def test_a_unit_goes_by_the_name_of_its_group_and_by_what_its_images_paths_say():
+    groups = ["FEMA_CAP/5/1", "FEMA_CAP/9073/613824#2", None, "FEMA_CAP/5/1", None]
+    assert unit_names("flight", image_ids=PATHS, groups=groups) == {
+        "FEMA_CAP/9073/613823",
+        "FEMA_CAP/9073/613824",
+        "FEMA_CAP/5/1",
+    }
+    assert unit_names("random", image_ids=PATHS, groups=[None] * 5) == set()
+    assert unit_names("given", image_ids=PATHS[:1], groups=["storm"]) == {"storm"}
+    assert unit_names("folder", image_ids=["x/y/a.jpg", "b.jpg"], groups=[None] * 2) == {"x/y"}
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/data/FEMA_CAP/9073/a.jpg", "FEMA_CAP/9073"),
+        ("/data/FEMA_CAP/9073/1/a.jpg", "FEMA_CAP/9073/1"),
+        ("storm/b/a.jpg", "storm"),
+        ("/data/FEMA_CAP/90730/a.jpg", None),
+        ("/data/storm", None),
+        ("a.jpg", None),
+    ],
+)
+def test_an_image_elsewhere_is_of_the_unit_that_its_folders_name(path, unit):
+    assert unit_among(path, {"FEMA_CAP/9073", "FEMA_CAP/9073/1", "storm"}) == unit
