@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray import __version__
-from dsdi_ray.cli import archive, demo, prepare, results, store, train, training
+from dsdi_ray.cli import archive, demo, fuse, prepare, reproduce, results, store, train, training
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -26,7 +26,8 @@ app = typer.Typer(
         "Find disaster scenes in archives of aerial video.\n\n"
         "The way of an archive: prepare (answers and images to labels), train (labels to members), "
         "ensemble build, index (footage to a manifest), score (clips to a score store), rank "
-        "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
+        "(store to ranked clips), fuse (runs of several systems), evaluate. `dsdi demo` shows most of "
+        "it on a synthetic archive.\n\n"
         "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
         "--strict) or a store has problems (store verify)."
     ),
@@ -36,8 +37,10 @@ train.register(app)
 training.register(app)
 archive.register(app)
 results.register(app)
+fuse.register(app)
 store.register(app)
 demo.register(app)
+reproduce.register(app)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -29,3 +29,12 @@ Gpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where to train; default: GPU if there is one."),
 ]
+
+
+def path_and_weight(text: str) -> tuple[str, float]:
+    """``PATH:WEIGHT`` as its two parts; the weight is 1 where none is given."""
+    path, colon, weight = text.rpartition(":")
+    try:
+        return (path, float(weight)) if colon and path else (text, 1.0)
+    except ValueError:
+        return text, 1.0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Json, TaxonomyName
+from dsdi_ray.cli.options import Json, TaxonomyName, path_and_weight
 from dsdi_ray.cli.output import print_facts, print_json
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
 
@@ -67,7 +67,7 @@ def build(
     """
     from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
 
-    write_ensemble([_member_and_weight(text) for text in members], out)
+    write_ensemble([path_and_weight(text) for text in members], out)
     ensemble = read_ensemble(out)
     if as_json:
         rows = [
@@ -79,11 +79,3 @@ def build(
         m.member_id: f"weight {m.weight:g}, {m.path}" for m in ensemble.members
     }
     print_facts(f"Ensemble {out}, taxonomy {ensemble.taxonomy.taxonomy_id}", facts)
-
-
-def _member_and_weight(text: str) -> tuple[str, float]:
-    path, colon, weight = text.rpartition(":")
-    try:
-        return (path, float(weight)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0

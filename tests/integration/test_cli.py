@@ -55,7 +55,7 @@ def test_help_answers_without_loading_what_commands_need() -> None:
 @pytest.mark.parametrize(
     "command",
     ["prepare", "train", "member import", "ensemble build", "index", "score", "outcomes", "rank",
-     "evaluate", "demo", "store verify", "store compact", "store gc"],
+     "fuse", "evaluate", "demo", "reproduce", "store verify", "store compact", "store gc"],
 )  # fmt: skip
 def test_every_command_teaches_with_an_example(command: str) -> None:
     result = dsdi(*command.split(), "--help")
