@@ -223,7 +223,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
         },
         submissions=summary.submissions,
         models=summary.models,
-        evaluations=of_submissions,
+        evaluations={name.upper(): one for name, one in of_submissions.items()},
         chart=chart,
         contact_sheet=sheet,
         times=summary.times,
