@@ -136,9 +136,7 @@ def _inputs(
         raise ConfigError(
             "ANSWERS, --images and --clips must be given, or --scale smoke and none of them"
         )
-    return Inputs(
-        answers=answers, images=images, clips=clips, qrels=qrels, outside_run=outside_run
-    )
+    return Inputs(answers=answers, images=images, clips=clips, qrels=qrels, outside_run=outside_run)
 
 
 def _print_plan(stages: "list[StagePlan]", *, as_json: bool) -> None:
@@ -147,10 +145,7 @@ def _print_plan(stages: "list[StagePlan]", *, as_json: bool) -> None:
         return
     print_table(
         ["stage", "part", "complete", "what", "estimated time"],
-        [
-            [s.stage, s.part, s.is_complete, s.detail, duration(s.estimated_seconds)]
-            for s in stages
-        ],
+        [[s.stage, s.part, s.is_complete, s.detail, duration(s.estimated_seconds)] for s in stages],
     )
 
 
@@ -165,10 +160,7 @@ def _print_summary(summary: Any) -> None:
     )
     print_table(
         ["submission", "mAP, paper", "mAP, ours", "chance", "status"],
-        [
-            [s.name, s.paper_map, s.map, s.chance, s.problem or "made"]
-            for s in summary.submissions
-        ],
+        [[s.name, s.paper_map, s.map, s.chance, s.problem or "made"] for s in summary.submissions],
     )
     if summary.warning:
         typer.secho(summary.warning, bold=True)

@@ -218,7 +218,12 @@ def _features_table(evaluations: Mapping[str, Evaluation], note: str) -> PageTab
     }
     first = next(iter(evaluations.values()))
     rows: list[list[object]] = [
-        [f.feature or f.feature_id, f.num_rel, f.chance, *(aps.get(f.feature_id) for aps in by_name.values())]
+        [
+            f.feature or f.feature_id,
+            f.num_rel,
+            f.chance,
+            *(aps.get(f.feature_id) for aps in by_name.values()),
+        ]
         for f in sorted(first.features, key=lambda f: -f.ap)
     ]
     means: list[object] = [evaluation.map for evaluation in evaluations.values()]

@@ -34,7 +34,7 @@ def made(local_ray, tmp_path_factory):
 
 
 def test_what_can_be_made_is_made_and_the_rest_says_why(made):
-    out, summary = made
+    _, summary = made
     by_name = {one.name: one for one in summary.submissions}
     assert list(by_name) == ["VAS_2", "NII_UIT_1", "VAS_4", "VAS_1", "VAS_3", "NII_UIT_2"]
     d13 = by_name["NII_UIT_2"]
@@ -52,7 +52,7 @@ def test_what_can_be_made_is_made_and_the_rest_says_why(made):
 
 
 def test_the_page_has_both_figures_and_says_that_ours_are_not_comparable(made):
-    out, summary = made
+    _, summary = made
     page = summary.page.read_text("utf-8")
     for text in ("0.383", "0.849", f"{summary.models[0].lrap:.3f}", "VAS_3 was not made"):
         assert text in page
@@ -89,8 +89,7 @@ def test_a_dry_run_says_what_is_complete_and_changes_nothing(made, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_wrong_inputs_are_found_before_anything_is_made(made, tmp_path):
-    out, _ = made
+def test_wrong_inputs_are_found_before_anything_is_made(tmp_path):
     inputs = Inputs(answers=tmp_path / "none.tsv", images=[str(tmp_path)], clips=str(tmp_path))
     with pytest.raises(ConfigError, match="--scale must be paper or smoke, got 'huge'"):
         PaperJob(out=tmp_path, jobs=jobs_folder(), scale="huge")

@@ -122,7 +122,11 @@ def test_mistakes_are_named(files):
     for arguments, error, message in (
         (["no.trec"], DataError, "run no.trec: no such file"),
         ([f"{files}/a/run.trec:-2"], DataError, "weight must be above 0, got -2"),
-        ([files / "a/run.trec", "--normalisation", "z"], ConfigError, "none, minmax, rank, got 'z'"),
+        (
+            [files / "a/run.trec", "--normalisation", "z"],
+            ConfigError,
+            "none, minmax, rank, got 'z'",
+        ),
     ):
         done = fuse(files, *arguments)
         assert isinstance(done.exception, error), done.output

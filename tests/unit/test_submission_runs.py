@@ -80,7 +80,9 @@ def test_another_normalisation_counts_for_fusions_with_the_outside_run_alone(tmp
     made = make(
         tmp_path, {"ten": run_of(1), "twelve": run_of(2)}, outside=outside, normalisation="rank"
     )
-    kinds = {n: run_metadata(read_run(made[n].path))["normalisation"] for n in ("both", "with_other")}
+    kinds = {
+        n: run_metadata(read_run(made[n].path))["normalisation"] for n in ("both", "with_other")
+    }
     assert kinds == {"both": "none", "with_other": "rank"}
 
 
@@ -102,7 +104,9 @@ def test_scores_are_others_when_clips_or_outcomes_are(tmp_path):
     }  # fmt: skip
     scored = ScoreSummary(**counts)
     first = scores_identity(manifest, scored)
-    assert scores_identity(manifest.take([1, 0]), ScoreSummary(**counts | {"seconds": 2.0})) == first
+    assert (
+        scores_identity(manifest.take([1, 0]), ScoreSummary(**counts | {"seconds": 2.0})) == first
+    )
     assert scores_identity(manifest.slice(1), scored) != first
     changed = ScoreSummary(**counts | {"num_ok": 1, "num_failed": 1})
     assert scores_identity(manifest, changed) != first
