@@ -1,4 +1,4 @@
-"""The paper's tables anew, at the smallest scale: two models on a made-up archive, twice."""
+"""The paper's tables anew, at the smallest scale: one model on a made-up archive, twice."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.storage.runs import read_run
 
 pytestmark = pytest.mark.ray
-MODELS = ("c12", "d13")
+MODELS = ("d13",)
 
 
 def job_in(out: Path) -> PaperJob:
@@ -41,11 +41,10 @@ def test_what_can_be_made_is_made_and_the_rest_says_why(made):
     assert (d13.paper_map, d13.problem) == (0.248, None)
     assert 0 < d13.map <= 1
     assert read_run(Path(d13.path)).num_rows == 32 * 4
-    assert by_name["VAS_3"].problem.startswith("lacks 9 of its 10 members (A01: was left out; B02")
+    assert by_name["VAS_3"].problem.startswith("lacks 10 of its 10 members (A01: was left out; B02")
     assert by_name["VAS_2"].problem == "VAS_3 was not made"
     models = {one.model: one for one in summary.models}
-    assert list(models) == ["C12", "D13"]
-    assert models["C12"].technique == "symmetric Lovasz (sqrt)"
+    assert list(models) == ["D13"]
     assert models["D13"].clip_map == d13.map
     assert all(0 < one.lrap <= 1 and one.train_seconds > 0 for one in models.values())
     assert (summary.num_clips, summary.num_clips_failed, summary.num_clips_scored) == (4, 0, 4)
@@ -54,7 +53,7 @@ def test_what_can_be_made_is_made_and_the_rest_says_why(made):
 def test_the_page_has_both_figures_and_says_that_ours_are_not_comparable(made):
     _, summary = made
     page = summary.page.read_text("utf-8")
-    for text in ("0.383", "0.849", f"{summary.models[0].lrap:.3f}", "VAS_3 was not made"):
+    for text in ("0.383", "0.824", f"{summary.models[0].lrap:.3f}", "VAS_3 was not made"):
         assert text in page
     assert page.count("must not be compared with the paper") >= 3
     assert page.count("data:image/png;base64,") == 2
@@ -70,7 +69,6 @@ def test_the_same_command_finds_all_complete(made):
     assert [one.train_seconds for one in again.models] == [
         one.train_seconds for one in summary.models
     ]
-    assert sum(time.seconds_now for time in again.times) < 20
 
 
 def test_a_dry_run_says_what_is_complete_and_changes_nothing(made, tmp_path):
@@ -81,7 +79,7 @@ def test_a_dry_run_says_what_is_complete_and_changes_nothing(made, tmp_path):
     left = {part or stage for (stage, part), one in plan.items() if not one.is_complete}
     assert left == {"vas_1", "vas_2", "vas_3", "vas_4", "nii_uit_1"}
     assert plan["train", "d13"].detail == "1 of 1 epochs"
-    assert plan["score", ""].detail.startswith("(clip, member) pairs: 12 in the store, 0 missing")
+    assert plan["score", ""].detail.startswith("(clip, member) pairs: 8 in the store, 0 missing")
 
     new = {one.stage: one for one in plan_reproduction(job_in(tmp_path / "new"))}
     assert not any(one.is_complete for one in new.values())
