@@ -21,7 +21,7 @@ setup: $(READY) ## Make .venv with the tested versions
 demo: $(READY) ## Run the whole system on a synthetic archive (some 5 minutes)
 	$(BIN)/dsdi demo --out demo-output
 
-reproduce-smoke: $(READY) ## Make the paper's tables on a made-up archive with tiny networks (TIME)
+reproduce-smoke: $(READY) ## Make the paper's tables on a made-up archive with tiny networks
 	$(BIN)/dsdi reproduce --scale smoke --out smoke-output
 
 test: $(READY) ## Run the tests

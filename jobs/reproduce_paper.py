@@ -1,6 +1,6 @@
 """The paper's Tables 2 and 3 anew: its 13 models, its 6 submissions, its figures beside ours.
 
-Try it first, on a made-up archive with tiny networks (some ten minutes on two cores)::
+Try it first, on a made-up archive with tiny networks::
 
     dsdi reproduce --scale smoke --out smoke-output
 

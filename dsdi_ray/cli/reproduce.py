@@ -70,7 +70,7 @@ def reproduce(
         str,
         typer.Option(
             "--scale",
-            help="paper, or smoke: tiny networks on a made-up archive, in some ten minutes.",
+            help="paper, or smoke: tiny networks on a made-up archive.",
         ),
     ] = "paper",
     overrides: Overrides = None,
