@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep test lint bench clean
+.PHONY: help setup demo sweep reproduce-smoke test lint bench clean
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +21,11 @@ setup: $(READY) ## Make .venv with the tested versions
 demo: $(READY) ## Run the whole system on a synthetic archive (some 5 minutes)
 	$(BIN)/dsdi demo --out demo-output
 
-sweep: $(READY) ## Run a small hyperparameter search on synthetic pictures (some 10 minutes)
+sweep: $(READY) ## Run a small hyperparameter search on synthetic pictures
 	$(BIN)/python jobs/sweep_and_select.py --out sweep-output
+
+reproduce-smoke: $(READY) ## Make the paper's tables on a made-up archive with tiny networks
+	$(BIN)/dsdi reproduce --scale smoke --out smoke-output
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
@@ -38,4 +41,4 @@ bench: $(READY) ## Run the benchmarks of tests/benchmarks
 		echo "== $$script"; $(BIN)/python $$script; done
 
 clean: ## Remove what was made here, the venv included
-	rm -rf $(VENV) demo-output sweep-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-output sweep-output smoke-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

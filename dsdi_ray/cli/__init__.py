@@ -12,8 +12,10 @@ from dsdi_ray import __version__
 from dsdi_ray.cli import (
     archive,
     demo,
+    fuse,
     prepare,
     pseudo_label,
+    reproduce,
     results,
     store,
     sweep,
@@ -36,8 +38,8 @@ app = typer.Typer(
         "Find disaster scenes in archives of aerial video.\n\n"
         "The way of an archive: prepare (answers and images to labels), train (labels to members), "
         "sweep (many trainings, compared), ensemble build or select, index (footage to a manifest), "
-        "score (clips to a score store), rank "
-        "(store to ranked clips), evaluate. `dsdi demo` does all of it on a synthetic archive.\n\n"
+        "score (clips to a score store), rank (store to ranked clips), fuse (runs of several "
+        "systems), evaluate. `dsdi demo` shows most of it on a synthetic archive.\n\n"
         "Exit status: 0 done, 1 an error, 2 a mistake in what was given, 3 clips failed (with "
         "--strict) or a store has problems (store verify)."
     ),
@@ -49,8 +51,10 @@ sweep.register(app)
 training.register(app)
 archive.register(app)
 results.register(app)
+fuse.register(app)
 store.register(app)
 demo.register(app)
+reproduce.register(app)
 
 
 def _print_version(is_asked: bool) -> None:

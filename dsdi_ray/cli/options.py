@@ -35,3 +35,12 @@ Mlflow = Annotated[
         "--mlflow", help="Folder or tracking URI where MLflow, if installed, records each run."
     ),
 ]
+
+
+def path_and_weight(text: str) -> tuple[str, float]:
+    """``PATH:WEIGHT`` as its two parts; the weight is 1 where none is given."""
+    path, colon, weight = text.rpartition(":")
+    try:
+        return (path, float(weight)) if colon and path else (text, 1.0)
+    except ValueError:
+        return text, 1.0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Address, Gpu, Json, TaxonomyName
+from dsdi_ray.cli.options import Address, Gpu, Json, TaxonomyName, path_and_weight
 from dsdi_ray.cli.output import json_alone, print_facts, print_json
 from dsdi_ray.cli.selection import print_selection
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
@@ -69,7 +69,7 @@ def build(
     """
     from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
 
-    write_ensemble([_member_and_weight(text) for text in members], out)
+    write_ensemble([path_and_weight(text) for text in members], out)
     ensemble = read_ensemble(out)
     if as_json:
         rows = [
@@ -160,11 +160,3 @@ def select(
         print_json(report)
     else:
         print_selection(report)
-
-
-def _member_and_weight(text: str) -> tuple[str, float]:
-    path, colon, weight = text.rpartition(":")
-    try:
-        return (path, float(weight)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0

@@ -18,6 +18,22 @@ _MARKER = "archive.json"
 T = TypeVar("T")
 
 
+def find_archive(
+    root: Path, *, num_images: int, num_clips: int, seed: int
+) -> SyntheticArchive | None:
+    """The archive that is there, if it is complete and was made the same way."""
+    marker = root / _MARKER
+    if not marker.is_file():
+        return None
+    made = json.loads(marker.read_text())
+    if made["request"] != {"num_images": num_images, "num_clips": num_clips, "seed": seed}:
+        return None
+    fields: dict[str, Any] = {
+        k: v if isinstance(v, int) else root / v for k, v in made["archive"].items()
+    }
+    return SyntheticArchive(**fields)
+
+
 def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> SyntheticArchive:
     """Write a synthetic archive, or use the one that is there if it was made the same way.
 
@@ -27,15 +43,9 @@ def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> S
         num_clips: Video files.
         seed: Another seed, another archive.
     """
-    request = {"num_images": num_images, "num_clips": num_clips, "seed": seed}
-    marker = root / _MARKER
-    if marker.is_file():
-        made = json.loads(marker.read_text())
-        if made["request"] == request:
-            fields: dict[str, Any] = {
-                k: v if isinstance(v, int) else root / v for k, v in made["archive"].items()
-            }
-            return SyntheticArchive(**fields)
+    found = find_archive(root, num_images=num_images, num_clips=num_clips, seed=seed)
+    if found is not None:
+        return found
     shutil.rmtree(root, ignore_errors=True)
     with progress_bar(total=num_images + num_clips, description="Rendering", unit="item") as bar:
         done = {"images": 0, "clips": 0}
@@ -55,7 +65,8 @@ def make_archive(root: Path, *, num_images: int, num_clips: int, seed: int) -> S
     relative = {
         k: v if isinstance(v, int) else str(v.relative_to(root)) for k, v in asdict(archive).items()
     }
-    marker.write_text(json.dumps({"request": request, "archive": relative}))
+    request = {"num_images": num_images, "num_clips": num_clips, "seed": seed}
+    (root / _MARKER).write_text(json.dumps({"request": request, "archive": relative}))
     return archive
 
 

@@ -110,6 +110,29 @@ def load_archive(archive: str) -> pa.Table:
     return manifest_table(rows)
 
 
+def index_once(archive: str, *, out: Path) -> pa.Table:
+    """Load the manifest of an archive, which is written if it is not there yet.
+
+    Files that were added since are not found; remove ``out`` for that. One that changed is an
+    outcome when it is scored.
+
+    Args:
+        archive: A manifest, or footage as :func:`index_archive` takes it.
+        out: Manifest to write, ``.parquet``; beside it lies which archive it is of.
+
+    Raises:
+        DataError: If there is nothing there.
+    """
+    if path_in(archive).suffix.lower() in MANIFEST_SUFFIXES:
+        return load_archive(archive)
+    source = out.with_suffix(".source")
+    if not (out.is_file() and source.is_file() and source.read_text("utf-8") == archive):
+        source.unlink(missing_ok=True)
+        index_archive([archive], out=out)
+        source.write_text(archive, "utf-8")
+    return load_archive(str(out))
+
+
 def probe_archive(
     paths: Sequence[str], *, windows: Windows | None = None, shots: str | Path | None = None
 ) -> pa.Table:

@@ -25,7 +25,7 @@ from dsdi_ray.distributed.train_loop import (
     starting_network,
     train_loop,
 )
-from dsdi_ray.distributed.train_progress import TENSORBOARD, follow
+from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
 from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
 from dsdi_ray.errors import DataError, UserError
 from dsdi_ray.progress import print_line
@@ -163,6 +163,20 @@ def train_member(
     spec = write_bundles(out, trained, checkpoints, beside=beside)
     shutil.rmtree(work.parent)
     return _summary(spec, out, started, reused=False)
+
+
+def epochs_done(recipe: Recipe, *, data: Path, out: Path) -> int:
+    """How many epochs of a recipe are done at ``out``; nothing is changed.
+
+    Raises:
+        DataError: If the set cannot be read, or ``out`` holds something else.
+    """
+    prepared = PreparedSet.open(data.resolve())
+    resolved = recipe.model_dump(mode="json")
+    if _complete_member(out, resolved, prepared) is not None:
+        return recipe.epochs
+    work = out.with_name(f"{out.name}.training") / _run_id(resolved, prepared)
+    return len(read_history(work / HISTORY_FILE))
 
 
 def _run_id(resolved: Mapping[str, Any], prepared: PreparedSet) -> str:

@@ -55,7 +55,8 @@ def test_help_answers_without_loading_what_commands_need() -> None:
 @pytest.mark.parametrize(
     "command",
     ["prepare", "pseudo-label", "train", "member import", "ensemble build", "ensemble select", "index",
-     "score", "outcomes", "rank", "evaluate", "demo", "store verify", "store compact", "store gc"],
+     "score", "outcomes", "rank", "fuse", "evaluate", "demo", "reproduce", "sweep run", "store verify",
+     "store compact", "store gc"],
 )  # fmt: skip
 def test_every_command_teaches_with_an_example(command: str) -> None:
     result = dsdi(*command.split(), "--help")

@@ -15,7 +15,7 @@ STDLIB = frozenset(sys.stdlib_module_names)
 
 # Layer -> (layers or modules of the package, libraries); None: any library that is not banned.
 BASE = {"taxonomy", "errors"}
-CONFIGS = {"config", "sweep_config"}
+CONFIGS = {"config", "sweep_config", "submissions", "tiny_recipes"}
 BELOW = {"method", "storage", "progress", *BASE}
 ALL_BUT_RAY = {"vision", "report", *BELOW}
 LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
@@ -24,6 +24,8 @@ LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
     "progress": (set(), {"tqdm"}),
     "config": (BASE, {"pydantic", "yaml"}),
     "sweep_config": ({"config", *BASE}, {"pydantic"}),
+    "submissions": (BASE, {"pydantic", "yaml"}),
+    "tiny_recipes": ({"config", *BASE}, set()),
     "method": ({"method", *BASE}, {"numpy", "torch", "sklearn", "scipy"}),
     "storage": (BELOW, None),
     "vision": ({"vision", *BELOW}, None),

@@ -1,0 +1,134 @@
+"""Runs of several systems fused into one: the tables, and ``dsdi fuse`` on files of all formats."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dsdi_ray.cli import app
+from dsdi_ray.errors import ConfigError, DataError
+from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
+from dsdi_ray.storage.runs import (
+    ranked_run,
+    read_run,
+    run_metadata,
+    run_of_scores,
+    scores_of_run,
+    write_run_files,
+)
+from dsdi_ray.taxonomy import taxonomy_from_dict
+
+CLASSES = {
+    "name": "three",
+    "classes": [
+        {"name": "flood", "feature": 7},
+        {"name": "nothing", "none": True},
+        {"name": "boat", "feature": 3},
+    ],
+}
+TAXONOMY = taxonomy_from_dict(CLASSES)
+CLIPS = [f"clip_{i}" for i in range(8)]
+
+
+@pytest.fixture
+def systems():
+    rng = np.random.default_rng(0)
+    return [ranked_run(CLIPS, rng.random((8, 3)), None, features=TAXONOMY) for _ in range(2)]
+
+
+def parts(runs, weights):
+    return [
+        WeightedRun(name=f"run {i}", run=run, weight=weight)
+        for i, (run, weight) in enumerate(zip(runs, weights, strict=True))
+    ]
+
+
+def test_two_runs_are_fused_2_to_1_and_ranked_anew(systems):
+    fused = fuse_run_tables(parts(systems, [2, 1]), taxonomy=TAXONOMY, top=5)
+    a, b, got = (scores_of_run(run) for run in (*systems, fused))
+    for feature_id, by_clip in got.items():
+        assert len(by_clip) == 5
+        for clip_id, score in by_clip.items():
+            expected = (2 * a[feature_id][clip_id] + b[feature_id][clip_id]) / 3
+            assert score == pytest.approx(expected)
+    assert set(fused["feature"].to_pylist()) == {"flood", "boat"}
+
+
+def test_a_run_fused_with_itself_is_itself(systems):
+    fused = fuse_run_tables(parts([systems[0]] * 2, [3, 1]), taxonomy=TAXONOMY)
+    assert fused["clip_id"].equals(systems[0]["clip_id"])
+
+
+def test_runs_of_another_archive_or_other_features_are_refused(systems):
+    other = run_of_scores({3: {"elsewhere": 0.5}})
+    with pytest.raises(DataError, match="run 0 and run 1 have no clip in common, such as 'clip_0'"):
+        fuse_run_tables(parts([systems[0], other], [1, 1]))
+    foreign = run_of_scores({1: {"clip_0": 0.5}})
+    with pytest.raises(DataError, match="run 0 and run 1 have no feature in common, such as 3 and"):
+        fuse_run_tables(parts([systems[0], foreign], [1, 1]))
+    with pytest.raises(DataError, match="run run 1: feature 1 is not in taxonomy 'three'"):
+        fuse_run_tables(parts([systems[0], foreign], [1, 1]), taxonomy=TAXONOMY)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_weights_out_of_range_are_refused(systems, weight):
+    with pytest.raises(DataError, match="run run 1: weight must be above 0"):
+        fuse_run_tables(parts(systems, [1.0, weight]))
+
+
+@pytest.fixture
+def files(systems, tmp_path):
+    """Both runs in all formats, and the taxonomy's file."""
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump(CLASSES))
+    for name, run in zip("ab", systems, strict=True):
+        write_run_files(run, tmp_path / name, taxonomy=TAXONOMY)
+    return tmp_path
+
+
+def fuse(files, *arguments):
+    options = ["--taxonomy", str(files / "three.yaml"), "--out", str(files / "fused")]
+    return CliRunner().invoke(app, ["fuse", *map(str, arguments), *options])
+
+
+def test_the_command_fuses_files_and_writes_all_formats(files, systems):
+    done = fuse(files, f"{files}/a/run.parquet:2", files / "b/run.trec", "--tag", "two", "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert [(run["weight"], run["clips"]) for run in summary["runs"]] == [(2.0, 8), (1.0, 8)]
+    assert (summary["clips"], summary["features"]) == (8, 2)
+    expected = fuse_run_tables(parts(systems, [2, 1]), taxonomy=TAXONOMY)
+    for file in summary["files"]:
+        assert read_run(files / file)["clip_id"].to_pylist() == expected["clip_id"].to_pylist()
+    fused = read_run(files / "fused" / "run.parquet")
+    assert run_metadata(fused)["fused"] == f"{files}/a/run.parquet:2, {files}/b/run.trec:1"
+    assert " two\n" in (files / "fused" / "run.trec").read_text()
+
+
+def test_by_rank_the_format_of_a_run_does_not_matter(files):
+    orders = []
+    for suffix in ("parquet", "trec", "xml"):
+        done = fuse(
+            files, files / "a/run.parquet", files / f"b/run.{suffix}", "--normalisation", "rank"
+        )
+        assert done.exit_code == 0, done.output
+        assert "Fused" in done.stdout
+        orders.append(read_run(files / "fused" / "run.parquet")["clip_id"].to_pylist())
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_mistakes_are_named(files):
+    for arguments, error, message in (
+        (["no.trec"], DataError, "run no.trec: no such file"),
+        ([f"{files}/a/run.trec:-2"], DataError, "weight must be above 0, got -2"),
+        (
+            [files / "a/run.trec", "--normalisation", "z"],
+            ConfigError,
+            "none, minmax, rank, got 'z'",
+        ),
+    ):
+        done = fuse(files, *arguments)
+        assert isinstance(done.exception, error), done.output
+        assert message in str(done.exception)
+    assert not (files / "fused").exists()
