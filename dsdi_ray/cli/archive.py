@@ -147,7 +147,7 @@ def score(
 
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps, progress_timeout_seconds=timeout_seconds)
-    with json_alone(as_json), ray_session(address=address, has_state_api=False):
+    with json_alone(as_json), ray_session(address=address):
         pool = scoring_pool(
             use_gpu=gpu,
             num_decoders=decoders,

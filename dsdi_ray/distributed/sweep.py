@@ -5,6 +5,7 @@ The records in the sweep's folder are the one source of truth, see
 by each start, for the trials that are not over.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -150,7 +151,7 @@ class _SweepJob:
         ) as bar:
             table = functools.partial(write_table, self.sweep, self.board, self.folder)
             progress = SweepProgress(self.board, bar, table)
-            tune.Tuner(
+            tuner = tune.Tuner(
                 tune.with_resources(
                     functools.partial(run_trial, job=self.job), {"CPU": TRIAL_CPUS}
                 ),
@@ -168,7 +169,9 @@ class _SweepJob:
                     failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
                     verbose=0,
                 ),
-            ).fit()
+            )
+            with contextlib.redirect_stdout(None):  # Ray Tune's own words
+                tuner.fit()
             progress.update()
         shutil.rmtree(ray_folder, ignore_errors=True)
         self._clean()

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as tv
 from dsdi_ray import config
 from dsdi_ray.vision.augmentation import Augmentation, Changes
 
-OFF = dict.fromkeys(config.Augmentation.model_fields, 0.0)
+OFF = dict.fromkeys(config.Augmentation().scaled, 0.0)
 SEEDS = [(0, 3, i) for i in range(6)]
 
 
@@ -106,7 +106,7 @@ def test_what_is_drawn_spans_the_ranges():
 
 
 def test_a_pictures_change_depends_on_its_own_seed_alone():
-    full = Augmentation(**config.Augmentation().model_dump())
+    full = Augmentation(**config.Augmentation().scaled)
     together = full.apply(pictures(), full.draw(SEEDS))
     for i in (4, 0):
         alone = full.apply(pictures()[i : i + 1], full.draw(SEEDS[i : i + 1]))
