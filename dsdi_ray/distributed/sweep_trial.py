@@ -99,6 +99,9 @@ def _report(row: Mapping[str, Any]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "cause", error)
+    # Ray tells of workers' errors with all their tracebacks.
+    failures = list(getattr(error, "worker_failures", {}).values())
+    first = failures[0] if failures else error
+    cause = getattr(first, "cause", first)
     text = " ".join(str(cause).split())[:500]
     return text if isinstance(cause, DsdiError) else f"{type(cause).__name__}: {text}"

@@ -57,7 +57,7 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
     worker = Worker(
         rank=context.get_world_rank(),
         num_workers=context.get_world_size(),
-        device=ray.train.torch.get_device(),
+        device=_device(),
         num_loaders=config["num_loaders"],
     )
     try:
@@ -72,6 +72,11 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
             raise  # the others may not have come upon it and wait
         return error
     return None
+
+
+def _device() -> torch.device:
+    """The worker's; a CPU where a GPU is but a number of Ray's."""
+    return ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
 
 
 def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Module:

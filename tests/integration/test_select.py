@@ -59,9 +59,9 @@ def test_a_bundle_holds_its_own_logits_of_the_images_held_back(members, data):
         assert (own.prepared_id, own.split_seed) == ("colours-40-0", 3)
         assert own.taxonomy_id == spec.taxonomy.taxonomy_id
         assert own.is_asked.all()
-        held_back = prepared.split_again(3)
+        held_back = [split == "validation" for split in prepared.split_again(3)]
         table = prepared.read(["image_id"])
-        assert own.image_ids == table.filter(held_back.tolist())["image_id"].to_pylist()
+        assert own.image_ids == table.filter(held_back)["image_id"].to_pylist()
         frames = np.stack([decode_square(jpegs[name], 32) for name in own.image_ids])
         assert load_member(members / place).logits(frames) == pytest.approx(own.logits, abs=1e-4)
 

@@ -170,19 +170,18 @@ def test_a_sweep_whose_driver_is_killed_ends_with_the_table_of_an_unbroken_one(
     data, unbroken, sweep_file, tmp_path
 ):
     out = tmp_path / "killed"
-    for num_epochs in (1, 3):
-        driver = subprocess.Popen(
-            [sys.executable, "-c", _DRIVER, sweep_file, data, out],
-            cwd=Path(__file__).parent,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + 200
-            while num_epochs_done(out) < num_epochs and driver.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-        finally:
-            kill_all(driver)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, sweep_file, data, out],
+        cwd=Path(__file__).parent,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while num_epochs_done(out) < 2 and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        kill_all(driver)
     folder = SweepFolder(out)
     over = {record.number for record in folder.records() if record.is_over}
     written = {n: (folder.trial_folder(n) / "record.json").stat().st_mtime_ns for n in over}
@@ -209,7 +208,7 @@ from dsdi_ray.sweep_config import Resources, load_sweep
 
 num_cpus, num_gpus = int(sys.argv[4]), int(sys.argv[5])
 use_gpu = num_gpus > 0
-changes = ["overrides={epochs: 1}", "space={input_px: [64, 32]}", *sys.argv[6:]]
+changes = ["overrides={epochs: 1}", "space={input_px: [64]}", *sys.argv[6:]]
 sweep = load_sweep(Path(sys.argv[1]), changes)
 slots = []
 with ray_session(num_cpus=num_cpus, num_gpus=num_gpus):
@@ -262,7 +261,7 @@ def test_trials_get_parts_of_gpus_and_no_more_than_there_are(data, sweep_file, t
     assert slots[5].startswith(
         "a trial needs 5 worker(s) of 0.5 GPU each; the cluster has room for 4"
     )
-    assert counts == {"finished": 2}
+    assert counts == {"finished": 1}
 
 
 def test_one_core_runs_a_sweep(data, sweep_file, tmp_path):
