@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep reproduce-smoke test lint bench clean
+.PHONY: help setup demo sweep reproduce-smoke test test-nightly lint bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ reproduce-smoke: $(READY) ## Make the paper's tables on a made-up archive with t
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/integration
+
+test-nightly: $(READY) ## Run the tests that take too long for every change
+	$(BIN)/python -m pytest tests/integration -m nightly
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

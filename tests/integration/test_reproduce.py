@@ -10,7 +10,7 @@ from dsdi_ray.distributed.reproduction_plan import plan_reproduction
 from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.storage.runs import read_run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 MODELS = ("d13",)
 
 

@@ -248,6 +248,7 @@ def swept_on(
     return slots, counts
 
 
+@pytest.mark.nightly
 def test_trials_get_parts_of_gpus_and_no_more_than_there_are(data, sweep_file, tmp_path):
     slots, counts = swept_on(
         sweep_file,
@@ -264,6 +265,7 @@ def test_trials_get_parts_of_gpus_and_no_more_than_there_are(data, sweep_file, t
     assert counts == {"finished": 1}
 
 
+@pytest.mark.nightly
 def test_one_core_runs_a_sweep(data, sweep_file, tmp_path):
     slots, counts = swept_on(
         sweep_file,
