@@ -109,7 +109,7 @@ def run_sweep(
         gpus_per_worker=sweep.resources.gpus_per_worker,
         use_gpu=slots.use_gpu,
         num_trials=slots.num_trials,
-        mlflow=mlflow,
+        mlflow=str(Path(mlflow).resolve()) if mlflow and "://" not in mlflow else mlflow,
     )
     num_over = sum(record.is_over for record in board.records)
     _SweepJob(sweep, base, board, folder, job, slots).run()
@@ -170,8 +170,8 @@ class _SweepJob:
                     verbose=0,
                 ),
             )
-            with contextlib.redirect_stdout(None):  # Ray Tune's own words
-                tuner.fit()
+            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+                tuner.fit()  # it prints tables of its own
             progress.update()
         shutil.rmtree(ray_folder, ignore_errors=True)
         self._clean()

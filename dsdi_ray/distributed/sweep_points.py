@@ -7,6 +7,7 @@ from ray.tune.search import Searcher
 
 from dsdi_ray.distributed.sweep_board import SweepBoard
 from dsdi_ray.distributed.sweep_progress import InThisProcess
+from dsdi_ray.distributed.train import starting_weights
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.sweep_records import TrialRecord
 from dsdi_ray.sweep_config import (
@@ -41,8 +42,10 @@ def planned_trials(sweep: Sweep, base: Mapping[str, Any]) -> list[TrialRecord]:
 def _planned(
     number: int, sweep: Sweep, base: Mapping[str, Any], point: Point, *, seed: int
 ) -> TrialRecord:
-    recipe = trial_recipe(sweep, base, point, seed=seed).model_dump(mode="json")
-    return TrialRecord(number=number, point=dict(point), seed=seed, recipe=recipe)
+    recipe = trial_recipe(sweep, base, point, seed=seed)
+    resolved = recipe.model_dump(mode="json")
+    resolved["backbone"]["weights"] = starting_weights(recipe)  # trials run in folders of their own
+    return TrialRecord(number=number, point=dict(point), seed=seed, recipe=resolved)
 
 
 class OptunaPoints(InThisProcess, Searcher):
