@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsdi_ray.distributed.sweep_trial import latest_history
+from dsdi_ray.distributed.sweep_trial import latest_history, stop_trial
 from dsdi_ray.distributed.validation import METRICS
 from dsdi_ray.errors import DataError
 from dsdi_ray.method.halving import TrialProgress, rungs, stop_epochs
@@ -87,7 +87,9 @@ class SweepBoard:
         return record
 
     def add_epoch(self, number: int, row: Row) -> bool:
-        """Take the metrics of an epoch up; returns whether they are new."""
+        """Take the metrics of an epoch up; returns whether they are new and count."""
+        if self._records[number].is_over:
+            return False  # stopped already
         history = self._histories[number]
         is_new = row["epoch"] not in history
         history.setdefault(row["epoch"], row)
@@ -115,7 +117,7 @@ class SweepBoard:
         return self._stop_epochs()[number]
 
     def stop_trials(self) -> list[int]:
-        """Record those that are to be stopped and are not yet recorded so; returns their numbers."""
+        """Stop those that are to be stopped and are not yet; returns their numbers."""
         stopped = []
         for number, epoch in enumerate(self._stop_epochs()):
             record = self._records[number]
@@ -128,6 +130,7 @@ class SweepBoard:
             record = replace(record, status="stopped", reason=reason, history=rows)
             self._folder.write(record)
             self._records[number] = record
+            stop_trial(self._folder, number)
             stopped.append(number)
         return stopped
 

@@ -21,7 +21,7 @@ class InThisProcess:
 
 
 class BoardScheduler(InThisProcess, FIFOScheduler):
-    """Stops the trials that the board stops.
+    """Hands epochs to the board, which stops trials; Ray Tune itself stops none.
 
     Args:
         board: Of the sweep.
@@ -34,12 +34,10 @@ class BoardScheduler(InThisProcess, FIFOScheduler):
         self._on_epoch = on_epoch
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Take an epoch up and say whether its trial goes on."""
-        number = trial.config["trial"]
-        if self._board.add_epoch(number, dict(result)):
+        """Take an epoch up."""
+        if self._board.add_epoch(trial.config["trial"], dict(result)):
             self._on_epoch()
-        goes_on = self._board.stop_epoch(number) is None
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
 
 
 class SweepProgress(InThisProcess, Callback):
@@ -80,17 +78,18 @@ class SweepProgress(InThisProcess, Callback):
 
     def on_new_epoch(self) -> None:
         """A trial has trained another epoch."""
-        self._tell()
+        self.update()
         self._bar.update(1)
 
     def update(self) -> None:
         """Record and tell what has ended, and what was stopped in hindsight."""
         self._board.stop_trials()
-        for record in self._board.records:
-            if record.is_over and record.number not in self._told:
-                self._told.add(record.number)
-                print_line(self._line(record))
-        self._write_table()
+        new = [r for r in self._board.records if r.is_over and r.number not in self._told]
+        for record in new:
+            self._told.add(record.number)
+            print_line(self._line(record))
+        if new:
+            self._write_table()
         self._tell()
 
     def _tell(self) -> None:

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.sweep_slots import WORKER_CPUS
 from dsdi_ray.distributed.train import SweepShare, train_member
+from dsdi_ray.distributed.train_loop import take_over
 from dsdi_ray.distributed.train_progress import read_history
 from dsdi_ray.errors import DsdiError
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord
@@ -45,7 +46,7 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     """Train a trial's recipe, or go on with it; what becomes of it is written to its record.
 
     A trial that fails is not raised: Ray Tune would try again what fails each time. It does try
-    again where a process died, as it does in the moment in which a trial is stopped.
+    again where a process died.
 
     Args:
         config: ``trial``, its number.
@@ -73,9 +74,13 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     except RayActorError:
         raise
     except Exception as error:
+        if folder.read(record.number).is_over:
+            return  # it was stopped, see stop_trial
         history = latest_history(folder, record)
         failed = replace(record, status="failed", reason=_reason(error), history=history)
         folder.write(failed)
+        return
+    if folder.read(record.number).is_over:
         return
     history = read_history(member / "history.jsonl")
     folder.write(replace(record, status="finished", reason=None, history=history))
@@ -88,6 +93,16 @@ def latest_history(folder: SweepFolder, record: TrialRecord) -> list[Mapping[str
         if file.is_file():
             return list(read_history(file))
     return []
+
+
+def stop_trial(folder: SweepFolder, number: int) -> None:
+    """End the training of a trial whose record says that it is stopped, within seconds.
+
+    Ray Tune would kill its process. Ray Train then takes its workers' death for a failure, starts
+    others, and their share of the cluster is never given back.
+    """
+    for work in _work(folder.member_folder(number)).glob("*"):
+        take_over(work)
 
 
 def _work(member: Path) -> Path:

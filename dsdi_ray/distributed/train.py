@@ -21,8 +21,8 @@ from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
     CHECKPOINTS,
     HISTORY_FILE,
-    OWNER_FILE,
     starting_network,
+    take_over,
     train_loop,
 )
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
@@ -143,7 +143,7 @@ def train_member(
         "data": str(data),
         "work": str(work),
         "run_id": run_id,
-        "owner": _take_over(work),
+        "owner": take_over(work),
         "num_threads": shares.num_threads,
         "num_loaders": shares.num_loaders,
         "decoded": str(in_sweep.decoded) if in_sweep else None,
@@ -209,14 +209,6 @@ def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume:
     elif done:
         print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
     checkpoints.clean()
-
-
-def _take_over(work: Path) -> str:
-    """Make the run's folder this driver's; workers of another end at their next epoch."""
-    owner = uuid.uuid4().hex
-    work.mkdir(parents=True, exist_ok=True)
-    (work / OWNER_FILE).write_text(owner, "utf-8")
-    return owner
 
 
 def _resources(in_sweep: SweepShare | None, *, use_gpu: bool) -> dict[str, float]:

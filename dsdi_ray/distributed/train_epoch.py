@@ -1,5 +1,6 @@
 """One pass of a worker over the training part."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,11 @@ def train_epoch(
     *,
     epoch: int,
     worker: Worker,
+    on_step: Callable[[], None] | None = None,
 ) -> float:
     """One pass over the training part; returns the mean loss per image, outliers included.
+
+    Before each step ``on_step`` is called, which may end it with an error.
 
     Raises:
         DivergedError: If the loss does.
@@ -63,6 +67,8 @@ def train_epoch(
     watch = LossWatch(recipe, epoch=epoch, num_workers=worker.num_workers)
     torch.manual_seed(_seed_of(recipe.seed, epoch, worker.rank))  # for dropout in the network
     for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+        if on_step is not None:
+            on_step()
         losses = learner.step(
             [
                 micro_batch(pictures, indices, next(inputs), seed=recipe.seed, epoch=epoch)

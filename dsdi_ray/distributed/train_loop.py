@@ -6,7 +6,8 @@ alone, so a run that resumes after any epoch goes on as if it had never stopped.
 
 import json
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,13 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
     )
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=config["run_id"])
     history = resume(learner, checkpoints)
+    # Several workers wait for each other in a step, so there it is seen between epochs alone.
+    on_step = _owner_watch(work, config["owner"]) if worker.num_workers == 1 else None
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
-        loss = train_epoch(learner, train, feeder, recipe, epoch=epoch, worker=worker)
+        loss = train_epoch(
+            learner, train, feeder, recipe, epoch=epoch, worker=worker, on_step=on_step
+        )
         seconds = time.monotonic() - started
         last_step = (epoch + 1) * steps_per_epoch - 1
         metrics: dict[str, Any] = {
@@ -156,7 +161,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
 
 
 def check_owner(work: Path, owner: str) -> None:
-    """End workers whose driver was killed, or who were started twice, when others took over.
+    """End workers whose driver was killed, who were started twice, or whose trial was stopped.
 
     Raises:
         DataError: If the folder is another run's by now.
@@ -165,6 +170,27 @@ def check_owner(work: Path, owner: str) -> None:
         raise DataError(
             f"{work}: the same recipe was started again for the same --out; this run ends"
         )
+
+
+def take_over(work: Path) -> str:
+    """Make a run's folder this process's; workers of another end soon."""
+    owner = uuid.uuid4().hex
+    work.mkdir(parents=True, exist_ok=True)
+    (work / OWNER_FILE).write_text(owner, "utf-8")
+    return owner
+
+
+def _owner_watch(work: Path, owner: str) -> Callable[[], None]:
+    """``check_owner``, at most once a second."""
+    last = time.monotonic()
+
+    def check() -> None:
+        nonlocal last
+        if time.monotonic() - last > 1.0:
+            check_owner(work, owner)
+            last = time.monotonic()
+
+    return check
 
 
 def resume(learner: Learner, checkpoints: TrainCheckpoints) -> list[Mapping[str, Any]]:
