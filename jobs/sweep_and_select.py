@@ -73,9 +73,12 @@ def main(
         print_sweep(run_sweep(loaded, data=data, out=out / "sweep", use_gpu=gpu))
 
         _step("3/3 Select the members that do best together (dsdi ensemble select)")
-        settings = SelectionSettings(size=size, metric="lrap" if loaded.metric == "lrap" else "map")
-        library = read_library(find_bundles([out / "sweep"]))
-        print_selection(select_ensemble(library, settings, out=out / "ensemble"))
+        bundles = find_bundles([out / "sweep"])
+        settings = SelectionSettings(
+            size=min(size, len(bundles)), metric="lrap" if loaded.metric == "lrap" else "map"
+        )
+        report = select_ensemble(read_library(bundles), settings, out=out / "ensemble")
+        print_selection(report)
 
 
 def _step(text: str) -> None:

@@ -34,10 +34,15 @@ def write_results(sweep: Sweep, board: SweepBoard, folder: SweepFolder) -> Path:
     trials = [_result(record, board) for record in board.records]
     figures = folder.path / FIGURES
     figures.mkdir(exist_ok=True)
+    draw = {
+        "metric_by_hyperparameter": metric_by_hyperparameter,
+        "parallel_coordinates": parallel_coordinates,
+        "learning_curves": learning_curves,
+    }
+    is_higher_better = sweep.metric != "loss"
     paths = [
-        metric_by_hyperparameter(trials, name, figures / "metric_by_hyperparameter.png"),
-        parallel_coordinates(trials, name, figures / "parallel_coordinates.png"),
-        learning_curves(trials, name, figures / "learning_curves.png"),
+        figure(trials, name, figures / f"{stem}.png", higher_is_better=is_higher_better)
+        for stem, figure in draw.items()
     ]
     best = board.best_trial()
     value = board.best_of(best) if best else None
@@ -67,7 +72,8 @@ def trials_page_table(sweep: Sweep, board: SweepBoard) -> PageTable:
     rows = []
     for record in records:
         best = board.best_of(record)
-        reason = f"{record.status}: {record.reason}" if record.reason else record.status
+        is_failed = record.status == "failed"
+        status = f"failed: {record.reason}" if is_failed else record.status
         rows.append(
             [
                 record.name,
@@ -77,7 +83,7 @@ def trials_page_table(sweep: Sweep, board: SweepBoard) -> PageTable:
                 best.epoch if best else None,
                 len(record.history),
                 _seconds(record),
-                reason,
+                status,
             ]
         )
     return PageTable(caption=f"Trials by {name}, the best first", columns=columns, rows=rows)
