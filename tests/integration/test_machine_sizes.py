@@ -32,6 +32,7 @@ print(json.dumps([resources.num_cpus, scored.num_ok, ranking.num_clips]))
 
 
 @pytest.mark.ray
+@pytest.mark.nightly
 @pytest.mark.parametrize("num_cpus", [1, 16])
 def test_any_number_of_cores_will_do(tmp_path: Path, num_cpus: int) -> None:
     for i in range(3):

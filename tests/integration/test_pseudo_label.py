@@ -29,7 +29,7 @@ from dsdi_ray.vision.backbones import build_backbone
 from dsdi_ray.vision.decode import DecodeSettings
 from dsdi_ray.vision.shrink import shrink_to_jpeg
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
 DECODE = DecodeSettings()
 NUM_IMAGES = 8
 

@@ -18,7 +18,7 @@ from dsdi_ray.storage.bundles import write_ensemble
 from dsdi_ray.storage.manifest import read_manifest, write_manifest
 from dsdi_ray.storage.runs import read_run, scores_of_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.usefixtures("local_ray")]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -84,6 +84,7 @@ def test_members_are_chosen_and_the_ensemble_can_be_read(members, tmp_path):
     }
 
 
+@pytest.mark.nightly
 def test_a_refit_learns_from_all_images_and_is_not_done_twice(members, data, tmp_path):
     out = tmp_path / "e"
     command = (members, "--size", 2, "--out", out, "--refit", "--data", data, "--metric", "lrap")
