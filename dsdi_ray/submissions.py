@@ -3,21 +3,17 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from dsdi_ray.errors import ConfigError
+from dsdi_ray.settings_file import Section, read_mapping, validated
 
 Weight = Annotated[float, Field(gt=0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PaperFigure(_Section):
+class PaperFigure(Section):
     """What the paper says of the submission (Table 3).
 
     Attributes:
@@ -31,7 +27,7 @@ class PaperFigure(_Section):
     description: str
 
 
-class FusedPart(_Section):
+class FusedPart(Section):
     """A run in a fusion: one of this folder, or that of another system.
 
     Attributes:
@@ -51,14 +47,14 @@ class FusedPart(_Section):
         return self
 
 
-class Fusion(_Section):
+class Fusion(Section):
     """Runs that are fused at clip level, see :func:`dsdi_ray.method.fusion.fuse_runs`."""
 
     parts: Annotated[tuple[FusedPart, ...], Field(min_length=2)]
     normalisation: Literal["none", "minmax", "rank"] = "none"
 
 
-class Submission(_Section):
+class Submission(Section):
     """How a run is made.
 
     Attributes:
@@ -102,19 +98,8 @@ def load_submission(path: Path) -> Submission:
     Raises:
         ConfigError: Naming the file, the key, the rule and the value.
     """
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"submission {path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"submission {path}: not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"submission {path}: must be a mapping of keys")
-    try:
-        return Submission.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(_explain(e) for e in error.errors())
-        raise ConfigError(f"submission {path}: {problems}") from error
+    data = read_mapping(path, what="submission")
+    return validated(Submission, data, source=f"submission {path}")
 
 
 def load_submissions(folder: Path) -> list[Submission]:
@@ -157,21 +142,3 @@ def _add(
             raise ConfigError(f"submission {name}: no run is named {part.run}{hint}")
         _add(part.run, by_name, ordered, above=(*above, name))
     ordered.setdefault(name, by_name[name])
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), _keys(), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    if error["type"] == "missing":
-        return f"{key}: must be given"
-    rule = error["msg"].removeprefix("Value error, ")
-    if not error["loc"] or error["type"] == "value_error":
-        return f"{key}: {rule}" if key else rule
-    return f"{key}: {rule[0].lower()}{rule[1:]}, got {error['input']!r}"
-
-
-def _keys() -> list[str]:
-    sections: tuple[type[BaseModel], ...] = (Submission, PaperFigure, Fusion, FusedPart)
-    return [key for section in sections for key in section.model_fields]

@@ -10,16 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dsdi_ray.config import (
-    LOSS_KEYS_BY_FAMILY,
-    Recipe,
-    Section,
-    parse_recipe,
-    read_mapping,
-    set_key,
-    validated,
-)
+from dsdi_ray.config import LOSS_KEYS_BY_FAMILY, Recipe, parse_recipe
 from dsdi_ray.errors import ConfigError
+from dsdi_ray.settings_file import Section, read_mapping, set_key, validated
 
 Scalar = str | bool | int | float | None
 Point = Mapping[str, Scalar]
