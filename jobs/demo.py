@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from dsdi_ray.cli.archive import print_score_summary
+from dsdi_ray.cli.job import say_stage
 from dsdi_ray.cli.output import print_facts, print_table
 from dsdi_ray.config import load_recipe
 from dsdi_ray.distributed.contact_sheet import write_contact_sheet
@@ -106,12 +105,12 @@ def run(
     settings = DecodeSettings(fps=10.0)
 
     with ray_session(address=address):
-        _step("1/7 Render crowd-labelled images and video clips")
+        say_stage("1/7 Render crowd-labelled images and video clips")
         archive = make_archive(
             out / "archive", num_images=scale.num_images, num_clips=scale.num_clips, seed=seed
         )
 
-        _step("2/7 Crowd answers -> soft labels (dsdi prepare)")
+        say_stage("2/7 Crowd answers -> soft labels (dsdi prepare)")
         prepared = prepare_set(
             archive.answers_tsv,
             images=[archive.images_dir],
@@ -119,23 +118,23 @@ def run(
             taxonomy=taxonomy,
         )
 
-        _step("3/7 Train the members (dsdi train)")
+        say_stage("3/7 Train the members (dsdi train)")
         overrides = [f"epochs={scale.epochs}"] if scale.epochs else []
         recipes = [load_recipe(RECIPES / f"{name}.yaml", overrides) for name in MEMBERS]
         train_members(recipes, data=prepared.out, out=out / "members")
 
-        _step("4/7 Join them (dsdi ensemble build)")
+        say_stage("4/7 Join them (dsdi ensemble build)")
         write_ensemble([(out / "members" / name, 1.0) for name in MEMBERS], out / "ensemble")
         ensemble = read_ensemble(out / "ensemble")
 
-        _step("5/7 Index and score the clips (dsdi index, dsdi score)")
+        say_stage("5/7 Index and score the clips (dsdi index, dsdi score)")
         index_archive([str(archive.clips_dir)], out=out / "manifest.parquet")
         manifest = load_archive(str(out / "manifest.parquet"))
         store = str(out / "scores")
         scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=settings)
         print_score_summary(scored, store)
 
-        _step("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
+        say_stage("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
         qrels = read_qrels(archive.qrels)
         systems = {"ensemble": ensemble} | {
             name: ensemble.only(i) for i, name in enumerate(MEMBERS)
@@ -149,7 +148,7 @@ def run(
             evaluations[name] = evaluate_run(ranking.run, qrels)
         best = rankings[0]
 
-        _step("7/7 Show the best clips")
+        say_stage("7/7 Show the best clips")
         evaluation = evaluations["ensemble"]
         sheet, chart = out / "contact_sheet.png", out / "average_precision.png"
         aps = {int(f.feature_id): f.ap for f in evaluation.features}
@@ -159,7 +158,7 @@ def run(
         map_chart(evaluation, chart)
 
         if clips is not None:
-            _step(f"Your own footage: {clips}")
+            say_stage(f"Your own footage: {clips}")
             own = load_archive(str(clips))
             own_store = str(out / "own-scores")
             own_scored = score_archive(
@@ -193,10 +192,6 @@ def run(
         },
     )
     return summary
-
-
-def _step(text: str) -> None:
-    typer.secho(f"\n== {text}", bold=True, err=True)
 
 
 def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:

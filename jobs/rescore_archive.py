@@ -17,7 +17,6 @@ before. Where nothing changed, that is said in seconds and no run is added. A jo
 goes on where it stopped.
 """
 
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.archive import print_plan
+from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
 from dsdi_ray.distributed.contact_sheet import write_contact_sheet
@@ -32,7 +32,7 @@ from dsdi_ray.distributed.rank import Ranking, rank_archive
 from dsdi_ray.distributed.reindex import update_archive
 from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.errors import ConfigError, DsdiError
+from dsdi_ray.errors import ConfigError
 from dsdi_ray.method.pooling import POOLS
 from dsdi_ray.method.run_changes import compare_runs
 from dsdi_ray.report.rescore_page import Rescoring, newly_on_top, write_rescore_page
@@ -52,11 +52,7 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 SHEET_FEATURES, SHEET_CLIPS = 8, 6
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = job_app()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +127,13 @@ def run(
     last = last_run(out / "runs")
 
     with ray_session(address=address):
-        _step("1/4 Index what is new (dsdi index)")
+        say_stage("1/4 Index what is new (dsdi index)")
         manifest = update_archive(archive, out / "manifest.parquet", write=not dry_run)
         clips = compare_manifests(
             last.manifest if last else MANIFEST_SCHEMA.empty_table(), manifest
         )
 
-        _step("2/4 Score what the store lacks (dsdi score)")
+        say_stage("2/4 Score what the store lacks (dsdi score)")
         scored = score_archive(
             manifest,
             ensemble=members,
@@ -168,7 +164,7 @@ def run(
         if dry_run or not (changed or scored.num_frames):
             return summary
 
-        _step("3/4 Rank the clips for each feature (dsdi rank)")
+        say_stage("3/4 Rank the clips for each feature (dsdi rank)")
         ranking = rank_archive(
             str(out / "scores"),
             ensemble=members,
@@ -177,7 +173,7 @@ def run(
             clip_ids=manifest["clip_id"],
         )
 
-    _step("4/4 Compare with the last run and write the page")
+    say_stage("4/4 Compare with the last run and write the page")
     before = scores_of_run(last.run) if last else {}
     changes = compare_runs(before, scores_of_run(ranking.run), top_k=top_k_diff)
     with next_run(out / "runs") as new:
@@ -361,13 +357,5 @@ def _print_summary(summary: RescoreSummary) -> None:
         print_table(list(summary.features[0]), [list(row.values()) for row in summary.features])
 
 
-def _step(text: str) -> None:
-    typer.secho(f"\n== {text}", bold=True, err=True)
-
-
 if __name__ == "__main__":
-    try:
-        app()
-    except DsdiError as error:
-        # A Ray task's error is of the class of its cause but speaks with its whole traceback.
-        sys.exit(f"rescore_archive: error: {getattr(error, 'cause', error)}")
+    run_job(app)

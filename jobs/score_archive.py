@@ -13,7 +13,6 @@ The same command goes on where it stopped: the score store in the output folder 
 done. Every step can be run by itself with the command named beside it.
 """
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,24 +20,20 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.archive import print_score_summary
+from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import json_alone, print_facts, print_json
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.errors import DsdiError
 from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SUFFIXES
 from dsdi_ray.storage.runs import write_run_files
 from dsdi_ray.vision.decode import DecodeSettings
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = job_app()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +83,14 @@ def run(
     settings = DecodeSettings(fps=fps)
 
     with ray_session(address=address, has_state_api=False):
-        _step("1/3 Index the footage (dsdi index)")
+        say_stage("1/3 Index the footage (dsdi index)")
         manifest_file = archive
         if path_in(archive).suffix.lower() not in MANIFEST_SUFFIXES:
             manifest_file = str(out / "manifest.parquet")
             index_archive([archive], out=manifest_file)
         manifest = load_archive(manifest_file)
 
-        _step("2/3 Score what the store lacks (dsdi score)")
+        say_stage("2/3 Score what the store lacks (dsdi score)")
         store = str(out / "scores")
         scored = score_archive(
             manifest,
@@ -106,7 +101,7 @@ def run(
         )
         print_score_summary(scored, store)
 
-        _step("3/3 Rank the clips for each feature (dsdi rank)")
+        say_stage("3/3 Rank the clips for each feature (dsdi rank)")
         ranking = rank_archive(store, ensemble=members, decode_id=settings.decode_id, pool=pool)
 
     files = write_run_files(
@@ -162,13 +157,5 @@ def main(
         typer.echo(f"    not ranked {count:>5}  {reason}")
 
 
-def _step(text: str) -> None:
-    typer.secho(f"\n== {text}", bold=True, err=True)
-
-
 if __name__ == "__main__":
-    try:
-        app()
-    except DsdiError as error:
-        # A Ray task's error is of the class of its cause but speaks with its whole traceback.
-        sys.exit(f"score_archive: error: {getattr(error, 'cause', error)}")
+    run_job(app)

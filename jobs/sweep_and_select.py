@@ -14,12 +14,12 @@ The same command goes on where it stopped. Every step can be run by itself with 
 beside it.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Gpu
 from dsdi_ray.cli.selection import print_selection
 from dsdi_ray.cli.sweep import print_sweep
@@ -28,18 +28,13 @@ from dsdi_ray.distributed.ensemble_selection import SelectionSettings, select_en
 from dsdi_ray.distributed.prepare import prepare_set
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.sweep import run_sweep
-from dsdi_ray.errors import DsdiError
 from dsdi_ray.storage.member_library import find_bundles, read_library
 from dsdi_ray.sweep_config import load_sweep
 from dsdi_ray.taxonomy import load_taxonomy
 
 SMOKE = Path(__file__).parent / "sweeps" / "smoke.yaml"
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = job_app()
 
 
 @app.command()
@@ -59,7 +54,7 @@ def main(
     out = out.resolve()
     with ray_session(address=address):
         if data is None:
-            _step("1/3 Render crowd-labelled images and prepare them (dsdi prepare)")
+            say_stage("1/3 Render crowd-labelled images and prepare them (dsdi prepare)")
             archive = make_archive(out / "archive", num_images=images, num_clips=1, seed=0)
             prepared = prepare_set(
                 archive.answers_tsv,
@@ -69,10 +64,10 @@ def main(
             )
             data = prepared.out
 
-        _step("2/3 Train the trials (dsdi sweep)")
+        say_stage("2/3 Train the trials (dsdi sweep)")
         print_sweep(run_sweep(loaded, data=data, out=out / "sweep", use_gpu=gpu))
 
-        _step("3/3 Select the members that do best together (dsdi ensemble select)")
+        say_stage("3/3 Select the members that do best together (dsdi ensemble select)")
         bundles = find_bundles([out / "sweep"])
         settings = SelectionSettings(
             size=min(size, len(bundles)), metric="lrap" if loaded.metric == "lrap" else "map"
@@ -81,12 +76,5 @@ def main(
         print_selection(report)
 
 
-def _step(text: str) -> None:
-    typer.secho(f"\n== {text}", bold=True, err=True)
-
-
 if __name__ == "__main__":
-    try:
-        app()
-    except DsdiError as error:
-        sys.exit(f"sweep_and_select: error: {getattr(error, 'cause', error)}")
+    run_job(app)

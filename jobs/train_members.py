@@ -16,24 +16,19 @@ recipe that fails does not end the others; the table says why, and the exit stat
 over several GPUs is ``dsdi train --workers``.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dsdi_ray.cli.job import job_app, run_job
 from dsdi_ray.cli.options import Address, Gpu, Json, Overrides
 from dsdi_ray.cli.output import json_alone, print_json, print_table
 from dsdi_ray.config import load_recipe
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_members import TrainOutcome, train_each
-from dsdi_ray.errors import DsdiError
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = job_app()
 
 
 @app.command()
@@ -83,7 +78,4 @@ def as_row(outcome: TrainOutcome) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except DsdiError as error:
-        sys.exit(f"train_members: error: {getattr(error, 'cause', error)}")
+    run_job(app)

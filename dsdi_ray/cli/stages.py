@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import typer
+from dsdi_ray.cli.job import say_stage
 
 
 class Stages:
@@ -33,7 +33,7 @@ class Stages:
             what: Line to show.
         """
         self._place += 1
-        typer.secho(f"\n== {self._place}/{self._num_stages} {what}", bold=True, err=True)
+        say_stage(f"{self._place}/{self._num_stages} {what}")
         started = time.monotonic()
         try:
             yield

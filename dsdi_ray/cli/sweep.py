@@ -124,9 +124,9 @@ def show(
 
 def print_sweep(summary: "SweepSummary") -> None:
     """Print the best trials of a sweep that is over, and what it came to."""
-    from dsdi_ray.distributed.sweep_plan import show_sweep
+    from dsdi_ray.distributed.sweep_plan import sweep_table
 
-    table = show_sweep(summary.out).table
+    table = sweep_table(summary.out)
     print_table(table.columns, table.rows[:_SHOWN_TRIALS])
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
     point = ", ".join(f"{key}={value}" for key, value in (summary.best_point or {}).items())

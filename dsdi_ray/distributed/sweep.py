@@ -22,7 +22,7 @@ from ray import tune
 from dsdi_ray.distributed.session import check_state_api
 from dsdi_ray.distributed.sweep_board import SweepBoard
 from dsdi_ray.distributed.sweep_points import OptunaPoints, planned_trials
-from dsdi_ray.distributed.sweep_progress import BoardScheduler, SweepProgress
+from dsdi_ray.distributed.sweep_progress import SweepProgress
 from dsdi_ray.distributed.sweep_results import write_results, write_table
 from dsdi_ray.distributed.sweep_slots import TRIAL_CPUS, SweepSlots, sweep_slots
 from dsdi_ray.distributed.sweep_trial import TrialJob, run_trial
@@ -160,7 +160,6 @@ class _SweepJob:
                     search_alg=points,
                     num_samples=num_new if points else 1,
                     max_concurrent_trials=self.slots.num_trials,
-                    scheduler=BoardScheduler(self.board, on_epoch=progress.on_new_epoch),
                 ),
                 run_config=tune.RunConfig(
                     name=uuid.uuid4().hex[:12],

@@ -44,7 +44,6 @@ class SweepBoard:
         self._folder = folder
         self.key, self._sign = METRICS[sweep.metric]
         self._records: list[TrialRecord] = []
-        self._histories: list[dict[int, Row]] = []
         self._rungs: list[int] = []
         self._factor = 1.0
         self.num_epochs = num_epochs
@@ -61,7 +60,7 @@ class SweepBoard:
         """All trials, by number, with the epochs that are known and count."""
         return self._records
 
-    def add_trial(self, planned: TrialRecord, *, retry: bool = False) -> TrialRecord:
+    def add_trial(self, planned: TrialRecord, *, retry: bool = False) -> None:
         """Take a trial up: as its record says, or as planned where there is none.
 
         Args:
@@ -83,28 +82,19 @@ class SweepBoard:
         if not record.is_over:
             record = replace(record, history=latest_history(self._folder, record))
         self._records.append(record)
-        self._histories.append({row["epoch"]: row for row in record.history})
-        return record
 
     def add_epoch(self, number: int, row: Row) -> bool:
         """Take the metrics of an epoch up; returns whether they are new and count."""
-        if self._records[number].is_over:
-            return False  # stopped already
-        history = self._histories[number]
-        is_new = row["epoch"] not in history
-        history.setdefault(row["epoch"], row)
-        if is_new:
-            record = self._records[number]
-            rows = [history[epoch] for epoch in sorted(history)]
-            self._records[number] = replace(record, history=rows)
-        return is_new
+        record = self._records[number]
+        # A trial that was stopped counts no more; one that goes on tells of its epochs again.
+        if record.is_over or any(row["epoch"] == known["epoch"] for known in record.history):
+            return False
+        self._records[number] = replace(record, history=[*record.history, dict(row)])
+        return True
 
-    def end_trial(self, number: int) -> TrialRecord:
+    def end_trial(self, number: int) -> None:
         """Read what became of a trial that ended by itself."""
-        record = self._folder.read(number)
-        self._records[number] = record
-        self._histories[number] = {row["epoch"]: row for row in record.history}
-        return record
+        self._records[number] = self._folder.read(number)
 
     def fail_trial(self, number: int, *, reason: str) -> None:
         """Record that a trial failed."""
@@ -116,9 +106,8 @@ class SweepBoard:
         """The epoch at which a trial is stopped, None while it goes on."""
         return self._stop_epochs()[number]
 
-    def stop_trials(self) -> list[int]:
-        """Stop those that are to be stopped and are not yet; returns their numbers."""
-        stopped = []
+    def stop_trials(self) -> None:
+        """Stop those that are to be stopped and are not yet."""
         for number, epoch in enumerate(self._stop_epochs()):
             record = self._records[number]
             if epoch is None or record.status in {"stopped", "failed"}:
@@ -131,8 +120,6 @@ class SweepBoard:
             self._folder.write(record)
             self._records[number] = record
             stop_trial(self._folder, number)
-            stopped.append(number)
-        return stopped
 
     def best_of(self, record: TrialRecord) -> Best | None:
         """The best epoch of a trial; of equals the last, as its member has it."""

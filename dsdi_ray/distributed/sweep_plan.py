@@ -101,23 +101,35 @@ def show_sweep(out: Path) -> ShownSweep:
     Raises:
         DataError: If it is none, or a record cannot be read.
     """
-    folder = SweepFolder(out.resolve())
-    plan = folder.read_plan()
-    sweep = Sweep.model_validate(plan["sweep"])
-    board = SweepBoard(sweep, folder, num_epochs=_epochs(sweep, plan["recipe"]))
-    for record in folder.records():
-        board.add_trial(record)
+    sweep, board, folder = _read(out)
     page = write_results(sweep, board, folder)
     counts = Counter(_status(record) for record in board.records)
     return ShownSweep(table=trials_page_table(sweep, board), counts=counts, page=page)
 
 
+def sweep_table(out: Path) -> PageTable:
+    """The trials of a sweep, the best first; nothing is written.
+
+    Raises:
+        DataError: As :func:`show_sweep`.
+    """
+    sweep, board, _ = _read(out)
+    return trials_page_table(sweep, board)
+
+
+def _read(out: Path) -> tuple[Sweep, SweepBoard, SweepFolder]:
+    folder = SweepFolder(out.resolve())
+    plan = folder.read_plan()
+    sweep = Sweep.model_validate(plan["sweep"])
+    num_epochs = trial_recipe(sweep, plan["recipe"], {}, seed=0).epochs
+    board = SweepBoard(sweep, folder, num_epochs=num_epochs)
+    for record in folder.records():
+        board.add_trial(record)
+    return sweep, board, folder
+
+
 def _status(record: TrialRecord) -> str:
     return "running or cut off" if record.history and not record.is_over else record.status
-
-
-def _epochs(sweep: Sweep, base: Mapping[str, Any]) -> int:
-    return trial_recipe(sweep, base, {}, seed=0).epochs
 
 
 def _estimate(recipes: Sequence[Recipe], *, data: Path, use_gpu: bool | None) -> float:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Callback
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dsdi_ray.distributed.sweep_board import SweepBoard
 from dsdi_ray.progress import print_line
@@ -20,28 +19,10 @@ class InThisProcess:
         return {}
 
 
-class BoardScheduler(InThisProcess, FIFOScheduler):
-    """Hands epochs to the board, which stops trials; Ray Tune itself stops none.
-
-    Args:
-        board: Of the sweep.
-        on_epoch: Called whenever a new epoch came in.
-    """
-
-    def __init__(self, board: SweepBoard, *, on_epoch: Callable[[], None]) -> None:
-        super().__init__()
-        self._board = board
-        self._on_epoch = on_epoch
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Take an epoch up."""
-        if self._board.add_epoch(trial.config["trial"], dict(result)):
-            self._on_epoch()
-        return str(TrialScheduler.CONTINUE)
-
-
 class SweepProgress(InThisProcess, Callback):
-    """Writes records and the table as trials end, and shows how the sweep stands.
+    """Hands epochs to the board, which stops trials; writes the table; shows how the sweep stands.
+
+    Ray Tune itself stops no trial, see :func:`dsdi_ray.distributed.sweep_trial.stop_trial`.
 
     Args:
         board: Of the sweep.
@@ -61,6 +42,14 @@ class SweepProgress(InThisProcess, Callback):
         self._running.add(trial.config["trial"])
         self._tell()
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial has trained an epoch, or tells of one again as it goes on."""
+        if self._board.add_epoch(trial.config["trial"], result):
+            self.update()
+            self._bar.update(1)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is over, or was stopped."""
         number = trial.config["trial"]
@@ -75,11 +64,6 @@ class SweepProgress(InThisProcess, Callback):
         self._running.discard(number)
         self._board.fail_trial(number, reason="the process that drives it died each time")
         self.update()
-
-    def on_new_epoch(self) -> None:
-        """A trial has trained another epoch."""
-        self.update()
-        self._bar.update(1)
 
     def update(self) -> None:
         """Record and tell what has ended, and what was stopped in hindsight."""

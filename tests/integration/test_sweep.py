@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from prepared_images import write_coloured_set
+from processes import kill_all
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
@@ -149,17 +148,6 @@ def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
     assert told["counts"] == {"finished": 1, "stopped": 1, "failed": 1}
     table = CliRunner().invoke(app, ["sweep", "show", str(unbroken.out)])
     assert "0000" in table.stdout
-
-
-def kill_all(driver: subprocess.Popen) -> None:
-    """Kill a process and all that it started, Ray's servers and workers among them."""
-    root = psutil.Process(driver.pid)
-    everyone = [root, *root.children(recursive=True)]
-    for process in everyone:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    driver.wait()
-    psutil.wait_procs(everyone[1:], timeout=20)
 
 
 def num_epochs_done(out: Path) -> int:

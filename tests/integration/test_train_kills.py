@@ -5,13 +5,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from prepared_images import write_coloured_set
+from processes import kill_all
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.train import _run_id, train_member
@@ -84,17 +84,6 @@ def wait_for_an_epoch(out: Path, driver: subprocess.Popen) -> None:
         assert driver.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def kill_all(driver: subprocess.Popen) -> None:
-    """Kill a process and all that it started, Ray's servers and workers among them."""
-    root = psutil.Process(driver.pid)
-    everyone = [root, *root.children(recursive=True)]
-    for process in everyone:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    driver.wait()
-    psutil.wait_procs(everyone[1:], timeout=20)
 
 
 def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, unbroken, tmp_path, capsys):
