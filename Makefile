@@ -28,8 +28,8 @@ reproduce-smoke: $(READY) ## Make the paper's tables on a made-up archive with t
 	$(BIN)/dsdi reproduce --scale smoke --out smoke-output
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest -m "not ray and not gpu and not nightly" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not gpu and not nightly"
 
 test-nightly: $(READY) ## Run the tests that take too long for every change
 	$(BIN)/python -m pytest tests/integration -m nightly

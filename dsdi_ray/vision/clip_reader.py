@@ -10,6 +10,7 @@ process's business: it starts again at the first chunk that it did not get.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -27,7 +28,7 @@ from dsdi_ray.vision.sampling import SamplingPlan, plan_samples
 from dsdi_ray.vision.skipping_reader import SkippingReader
 from dsdi_ray.vision.timeline import Timeline
 from dsdi_ray.vision.timeline_reader import read_timeline
-from dsdi_ray.vision.video_stream import check_file, looks_encrypted
+from dsdi_ray.vision.video_stream import VideoFile, check_file, looks_encrypted
 
 Progress = float | None  # a sign of life; a number asks for so many seconds without another
 _PATIENCE = 4.0  # times what reading the same packets with PyAV took
@@ -84,7 +85,8 @@ class ClipReader:
             if self._source.media == "image":
                 error = yield from self._read_image()
             else:
-                error = yield from self._read_video(first_chunk)
+                with closing(VideoFile(str(self._path))) as video:
+                    error = yield from self._read_video(video, first_chunk)
         except Exception as problem:  # one bad clip never ends a job
             is_ours = isinstance(problem, DecodeError)
             error = str(problem) if is_ours else f"cannot be read: {short_reason(problem)}"
@@ -120,13 +122,15 @@ class ClipReader:
         )
         return damage
 
-    def _read_video(self, first_chunk: int) -> Generator[FrameChunk | Progress, None, str | None]:
+    def _read_video(
+        self, video: VideoFile, first_chunk: int
+    ) -> Generator[FrameChunk | Progress, None, str | None]:
         started = time.monotonic()
         source = self._source
-        timeline = yield from read_timeline(
-            str(self._path), source.start_seconds, source.end_seconds
-        )
+        timeline = yield from read_timeline(video, source.start_seconds, source.end_seconds)
         self._is_cut = timeline.is_cut
+        if timeline.is_cut:
+            video.close()  # a container that failed is opened anew
         # decord gives no sign of progress while it reads the same packets once more.
         yield _PATIENCE * (time.monotonic() - started)
         plan = plan_samples(timeline, source, fps=self._settings.fps)
@@ -135,10 +139,10 @@ class ClipReader:
             raise DecodeError("the clip's part lies outside the file")
         if timeline.note:
             self._notes.append(timeline.note)
-        self._reader = PyavReader(str(self._path), plan, timeline, self._sizes, self._faults)
+        self._reader = PyavReader(video, plan, timeline, self._sizes, self._faults)
         size = self._settings.chunk_frames
         if not self._is_careful:
-            self._open_fast(plan, timeline, first_chunk * size)
+            self._open_fast(video, plan, timeline, first_chunk * size)
         for chunk_index in range(first_chunk, -(-len(plan) // size)):
             first, stop = chunk_index * size, min((chunk_index + 1) * size, len(plan))
             pictures = yield from self._read_chunk(first, stop)
@@ -157,17 +161,18 @@ class ClipReader:
                 del pixels
         return self._shortfall(len(plan) - first_chunk * size)
 
-    def _open_fast(self, plan: SamplingPlan, timeline: Timeline, first: int) -> None:
+    def _open_fast(
+        self, video: VideoFile, plan: SamplingPlan, timeline: Timeline, first: int
+    ) -> None:
         """Start the fast decoder: PyAV where it may skip a tenth of the pictures, else decord."""
         self._attempts += 1
-        path = str(self._path)
         if plan.unneeded_share >= _MIN_UNNEEDED_SHARE:
             self._notes.append(f"{plan.unneeded_share:.0%} of the pictures are skipped undecoded")
-            skipping = SkippingReader(path, plan, timeline, self._sizes)
+            skipping = SkippingReader(video, plan, timeline, self._sizes)
             self._fast = "pyav", SampleStream(skipping.read(first))
             return
         try:
-            decord = DecordReader(path, plan, timeline, self._sizes)
+            decord = DecordReader(video.path, plan, timeline, self._sizes)
         except DecodeError as problem:
             self._notes.append(str(problem))
         else:

@@ -17,7 +17,7 @@ from dsdi_ray.vision.failures import is_io_error, short_reason
 from dsdi_ray.vision.pictures import Sample, SquareScaler
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import decoded_frames, open_video
+from dsdi_ray.vision.video_stream import VideoFile, decoded_frames
 
 PacketTest = Callable[["Packet[VideoStream]"], bool]
 
@@ -47,7 +47,7 @@ class Faults:
 
 
 def frames_from(
-    path: str,
+    video: VideoFile,
     timeline: Timeline,
     display_time: int,
     faults: Faults,
@@ -61,7 +61,7 @@ def frames_from(
     two key frames give none, decoding starts at the file's start.
 
     Args:
-        path: The file.
+        video: The file.
         timeline: The stream's display times.
         display_time: The first one wanted.
         faults: Told of what fails on the way.
@@ -72,7 +72,7 @@ def frames_from(
     """
     for key_time in timeline.keys_before(display_time):
         errors = Faults()
-        container, stream = open_video(path)
+        container, stream = video.open()
         with container:
             try:
                 container.seek(key_time, stream=stream, backward=True)
@@ -91,7 +91,7 @@ def frames_from(
                         yield following
                     faults.take(errors)
                     return
-    container, stream = open_video(path)
+    container, stream = video.open()
     with container:
         yield from decoded_frames(container, stream, faults.add, is_wanted=is_wanted)
 
@@ -101,14 +101,14 @@ class PyavReader:
     """Reads with PyAV, packet by packet; a packet that does not decode is counted and passed over.
 
     Attributes:
-        path: The file.
+        video: The file.
         plan: What to read.
         timeline: The stream's display times.
         sizes: Sides in pixels of the squares wanted.
         faults: What went wrong so far.
     """
 
-    path: str
+    video: VideoFile
     plan: SamplingPlan
     timeline: Timeline
     sizes: Sequence[int]
@@ -129,7 +129,7 @@ class PyavReader:
         # picture has a packet and a time stamp of its own. Otherwise the sample did not decode.
         position, before = first, None
         times = self.plan.display_times
-        for frame in frames_from(self.path, self.timeline, int(times[first]), self.faults):
+        for frame in frames_from(self.video, self.timeline, int(times[first]), self.faults):
             if frame is None:
                 yield None
                 continue

@@ -16,6 +16,7 @@ from dsdi_ray.vision.pictures import Sample, SquareScaler
 from dsdi_ray.vision.pyav_reader import Faults, frames_from
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
+from dsdi_ray.vision.video_stream import VideoFile
 
 
 @dataclass
@@ -23,13 +24,13 @@ class SkippingReader:
     """Reads with PyAV; packets of ``plan.unneeded_times`` are not decoded.
 
     Attributes:
-        path: The file.
+        video: The file.
         plan: What to read.
         timeline: The stream's display times.
         sizes: Sides in pixels of the squares wanted.
     """
 
-    path: str
+    video: VideoFile
     plan: SamplingPlan
     timeline: Timeline
     sizes: Sequence[int]
@@ -44,7 +45,7 @@ class SkippingReader:
         times = self.plan.display_times.tolist()
         position = first
         for frame in frames_from(
-            self.path, self.timeline, times[first], faults, is_wanted=self._is_wanted
+            self.video, self.timeline, times[first], faults, is_wanted=self._is_wanted
         ):
             if faults.num_errors:
                 break

@@ -21,22 +21,21 @@ from dsdi_ray.vision.clocks import clock_restarts, join_clocks
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
 from dsdi_ray.vision.references import unreferenced
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import decoded_frames, open_video
+from dsdi_ray.vision.video_stream import INDEXED, VideoFile, decoded_frames, open_video
 
 _DEFAULT_FPS = Fraction(25)
 _NO_TIMES = np.empty(0, np.int64)
-_INDEXED = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
 _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
 # picture, in others (MPEG-TS) it returned pictures seconds away without an error.
-_SEEKABLE_BY_DECORD = _INDEXED | {"avi", "flv"}
+_SEEKABLE_BY_DECORD = INDEXED | {"avi", "flv"}
 
 
 def read_timeline(
-    path: str, start_seconds: float | None = None, end_seconds: float | None = None
+    video: VideoFile, start_seconds: float | None = None, end_seconds: float | None = None
 ) -> Generator[None, None, Timeline]:
     """Read display times; yield now and then as a sign of progress.
 
@@ -45,7 +44,7 @@ def read_timeline(
     first one that decodes. Pictures lost to damage further on do count.
 
     Args:
-        path: The file.
+        video: The file.
         start_seconds: Start of the part of interest, from the file's first picture; None for that.
         end_seconds: Its end, None for the file's.
 
@@ -56,19 +55,18 @@ def read_timeline(
         DecodeError: If the file has no video or no picture.
     """
     if start_seconds or end_seconds is not None:
-        part = yield from _read_part(path, start_seconds or 0.0, end_seconds)
-        return part or (yield from _read_whole_once(path))
-    return (yield from _read_whole(path))
+        part = yield from _read_part(video, start_seconds or 0.0, end_seconds)
+        return part or (yield from _read_whole_once(video))
+    return (yield from _read_whole(video))
 
 
 def _read_part(
-    path: str, start_seconds: float, end_seconds: float | None
+    video: VideoFile, start_seconds: float, end_seconds: float | None
 ) -> Generator[None, None, Timeline | None]:
     """None where the container has no index or is in any way unusual."""
-    container, stream = open_video(path)
-    with container:
+    with video.packets() as (container, stream):
         time_base = stream.time_base
-        if container.format.name not in _INDEXED or time_base is None:
+        if container.format.name not in INDEXED or time_base is None:
             return None
         margin = math.ceil(_MARGIN_SECONDS / time_base)
         head = yield from read_packets(
@@ -122,20 +120,19 @@ def _is_regular(facts: PacketFacts, time_base: Fraction) -> bool:
     )
 
 
-def _read_whole_once(path: str) -> Generator[None, None, Timeline]:
+def _read_whole_once(video: VideoFile) -> Generator[None, None, Timeline]:
     """Read a whole timeline, or recall it: windows of one file come one behind the other."""
-    facts = Path(path).stat()
-    key = (path, facts.st_size, facts.st_mtime_ns)
+    facts = Path(video.path).stat()
+    key = (video.path, facts.st_size, facts.st_mtime_ns)
     if key not in _RECENT:
-        _RECENT[key] = yield from _read_whole(path)
+        _RECENT[key] = yield from _read_whole(video)
     while len(_RECENT) > _NUM_RECENT:
         del _RECENT[next(iter(_RECENT))]
     return _RECENT[key]
 
 
-def _read_whole(path: str) -> Generator[None, None, Timeline]:
-    container, stream = open_video(path)
-    with container:
+def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
+    with video.packets() as (container, stream):
         facts = yield from read_packets(container, stream)
         num_pictures = len(facts.display_times) + facts.num_untimed
         if num_pictures == 0:
@@ -160,7 +157,7 @@ def _read_whole(path: str) -> Generator[None, None, Timeline]:
             unfit = unfit or "decord sorts time stamps that start anew"
     times, is_unneeded = _distinct(stored, facts.references)
     if is_timed:
-        start = yield from _first_decodable(path, int(times[0]), facts)
+        start = yield from _first_decodable(video.path, int(times[0]), facts)
         num_headless = int(np.searchsorted(times, start))
         if num_headless:
             notes.append(f"begins with {num_headless} pictures that need earlier ones")

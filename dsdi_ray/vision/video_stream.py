@@ -3,6 +3,7 @@
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -15,6 +16,9 @@ from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.failures import short_reason
 
 SECONDS_BETWEEN_SIGNS = 1.0
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+INDEXED = frozenset((_MP4, "matroska,webm"))  # containers whose parts are found by an index
+_BEFORE_ALL = -(2**40)  # in any time base
 _MAX_SIDE_PX = 16_384
 _MAX_PICTURE_PX = 200_000_000
 
@@ -51,6 +55,58 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     stream.codec_context.thread_count = 1
     stream.thread_type = "NONE"
     return container, stream
+
+
+class VideoFile:
+    """A file's video stream, opened once for reading its packets and then for decoding them.
+
+    Opening decodes the first pictures. *Measured*: with 1080p H.264 it takes as long as six do.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._rewound: tuple[InputContainer, VideoStream] | None = None
+
+    def open(self) -> tuple[InputContainer, VideoStream]:
+        """A container at its start, for the caller to close, of which nothing was decoded.
+
+        Raises:
+            DecodeError: As :func:`open_video`.
+        """
+        rewound, self._rewound = self._rewound, None
+        return rewound or open_video(self.path)
+
+    @contextmanager
+    def packets(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """Lend a container to who decodes nothing; the next to open the file has it again."""
+        container, stream = self.open()
+        try:
+            yield container, stream
+            if _has_gone_back(container, stream):
+                self._rewound = container, stream
+        finally:
+            if self._rewound is None:
+                container.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._rewound is not None:
+            self._rewound[0].close()
+        self._rewound = None
+
+
+def _has_gone_back(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a container that was read stands at its first packet again, whichever that is."""
+    if container.format.name != _MP4:  # an index of other containers leads to the first key frame
+        return False
+    try:
+        container.seek(_BEFORE_ALL, stream=stream, backward=True)
+    except (av.FFmpegError, OSError):
+        return False
+    return True
 
 
 def _best_video_stream(container: InputContainer) -> VideoStream:

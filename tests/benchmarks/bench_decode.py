@@ -1,7 +1,8 @@
 """CPU time per sampled frame of each way to decode, against a bare FFmpeg decode of the clip.
 
 Renders 1080p30 clips as x264 and x265 encode them by default, or takes ``--clip FILE...``. Every
-way runs in processes of its own, one thread each, in turns; the least CPU time of the turns counts.
+way runs in processes of its own, one thread each, in turns; ratios are taken within a turn, since a
+machine's clock may drift by more than the ways differ, and the medians of the turns are shown.
 All but ``ffmpeg`` resize the sampled pictures to a square of RGB. ``clip reader`` is what scoring
 runs: it reads the timeline, picks a decoder and assembles chunks.
 
@@ -30,7 +31,7 @@ from dsdi_ray.vision.pyav_reader import PyavReader
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.skipping_reader import SkippingReader
 from dsdi_ray.vision.timeline_reader import read_timeline
-from dsdi_ray.vision.video_stream import decoded_frames, open_video
+from dsdi_ray.vision.video_stream import VideoFile, decoded_frames, open_video
 
 READERS = {"decord": DecordReader, "pyav, full": PyavReader, "pyav, skipping": SkippingReader}
 WAYS = ["ffmpeg", *READERS, "clip reader"]
@@ -70,7 +71,7 @@ def write_clip(path: Path, codec: str, num_pictures: int) -> Path:
 def run_way(way: str, path: str, fps: float) -> None:
     """Decode in this process; print CPU seconds, frames and what the outcome says."""
     source, settings = ClipSource(uri=path), DecodeSettings(fps=fps)
-    reading = read_timeline(path)
+    reading = read_timeline(VideoFile(path))
     while True:
         try:
             next(reading)
@@ -89,7 +90,9 @@ def run_way(way: str, path: str, fps: float) -> None:
         assert isinstance(outcome, DecodeOutcome)
         num_frames = outcome.frames_scored
     else:
-        reader = READERS[way](path, plan, timeline, [SIDE_PX])
+        reader = READERS[way](
+            path if way == "decord" else VideoFile(path), plan, timeline, [SIDE_PX]
+        )
         num_frames = sum(sample is not None for sample in reader.read(0))
     seconds = cpu_seconds(resource.RUSAGE_SELF) - started
     print(seconds, num_frames, outcome and f"{outcome.decoder}; {outcome.note}", sep="\t")
@@ -132,11 +135,12 @@ def report(path: Path, *, fps: float, num_turns: int) -> None:
         )
     turns = [{way: measure(way, path, fps) for way in WAYS} for _ in range(num_turns)]
     num_frames = max(count for turn in turns for _, count, _ in turn.values())
-    bare = min(turn["ffmpeg"][0] for turn in turns)
-    print(f"  {num_frames} frames at {fps:g} fps   CPU ms/frame    x ffmpeg")
+    print(f"  {num_frames} frames at {fps:g} fps   CPU ms/frame    x ffmpeg (least, most)")
     for way in WAYS:
-        seconds, remark = min(turn[way][0] for turn in turns), turns[0][way][2]
-        print(f"  {way:24s} {seconds / num_frames * 1e3:11.2f} {seconds / bare:11.2f}   {remark}")
+        seconds = np.median([turn[way][0] for turn in turns])
+        ratios = [turn[way][0] / turn["ffmpeg"][0] for turn in turns]
+        spread = f"{np.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+        print(f"  {way:24s} {seconds / num_frames * 1e3:11.2f} {spread:>22}   {turns[0][way][2]}")
 
 
 def main() -> None:
@@ -144,7 +148,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, nargs="+", help="files to measure instead of rendered")
     parser.add_argument("--fps", type=float, default=10.0, help="frames sampled per second")
     parser.add_argument("--num-pictures", type=int, default=240, help="length of rendered clips")
-    parser.add_argument("--num-turns", type=int, default=3, help="of which the fastest counts")
+    parser.add_argument("--num-turns", type=int, default=7, help="medians are shown")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:

@@ -205,12 +205,13 @@ def test_a_numbered_picture_is_found_under_its_number(process, number):
 
 def test_times_agree_with_the_reference_of_another_library():
     from dsdi_ray.vision.timeline_reader import read_timeline
+    from dsdi_ray.vision.video_stream import VideoFile
 
     (reference,) = (SHARED_DATA / "clips" / "reference").glob(
         "*nasa_13013*stream3.all_frames_info.json"
     )
     seconds = [float(row["pts_time"]) for row in json.loads(reference.read_text())]
-    reader = read_timeline(str(SHARED_DATA / "clips/torchcodec__nasa_13013.mp4"))
+    reader = read_timeline(VideoFile(str(SHARED_DATA / "clips/torchcodec__nasa_13013.mp4")))
     while True:
         try:
             next(reader)

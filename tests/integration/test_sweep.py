@@ -1,4 +1,4 @@
-"""Sweeps on a real local Ray: early stopping, failures, what is left, and going on after kills."""
+"""Sweeps on a real local Ray: early stopping, failures, what is left."""
 
 import json
 import subprocess
@@ -6,46 +6,19 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from prepared_images import write_coloured_set
-from processes import kill_all
+from rate_sweep import outcomes, write_sweep
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
 from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
-from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
+from dsdi_ray.distributed.sweep_plan import plan_sweep
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
-from dsdi_ray.storage.sweep_records import SweepFolder
 from dsdi_ray.sweep_config import load_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-
-RECIPE = """
-name: tiny
-backbone: {name: test_resnet, weights: none}
-input_px: 64
-batch_size: 8
-epochs: 5
-optimizer: {name: adamw, lr: 0.003}
-"""
-# The second learns nothing, the third diverges.
-SWEEP = """
-name: rates
-recipe: tiny.yaml
-space: {optimizer.lr: [3.0e-3, 1.0e-9, 1.0e+20]}
-early_stopping: {grace_epochs: 2, reduction_factor: 2}
-"""
-_DRIVER = """
-import sys
-from pathlib import Path
-from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.distributed.sweep import run_sweep
-from dsdi_ray.sweep_config import load_sweep
-with ray_session(num_cpus=2):
-    run_sweep(load_sweep(Path(sys.argv[1])), data=Path(sys.argv[2]), out=Path(sys.argv[3]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,28 +28,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweeps")
-    (folder / "tiny.yaml").write_text(RECIPE)
-    path = folder / "rates.yaml"
-    path.write_text(SWEEP)
-    return path
+    return write_sweep(tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
 def unbroken(local_ray, data, sweep_file, tmp_path_factory) -> SweepSummary:
     out = tmp_path_factory.mktemp("unbroken") / "sweep"
     return run_sweep(load_sweep(sweep_file), data=data, out=out)
-
-
-def outcomes(out: Path) -> list[dict]:
-    """What of the table does not depend on time."""
-    rows = pq.read_table(out / "trials.parquet").to_pylist()
-    for row in rows:
-        del row["seconds"], row["recipe"]
-        row["member"] = Path(row["member"]).relative_to(out).as_posix() if row["member"] else None
-        for epoch in row["history"]:
-            del epoch["seconds"], epoch["images_per_second"]
-    return rows
 
 
 def test_a_weak_trial_is_stopped_and_one_that_diverges_is_a_row_with_its_reason(unbroken):
@@ -150,43 +108,6 @@ def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
     assert "0000" in table.stdout
 
 
-def num_epochs_done(out: Path) -> int:
-    checkpoints = out.glob("trials/*/member.training/*/checkpoints/epoch-*")
-    members = out.glob("trials/*/member/member.yaml")
-    return sum(1 for _ in checkpoints) + 5 * sum(1 for _ in members)
-
-
-def test_a_sweep_whose_driver_is_killed_ends_with_the_table_of_an_unbroken_one(
-    data, unbroken, sweep_file, tmp_path
-):
-    out = tmp_path / "killed"
-    driver = subprocess.Popen(
-        [sys.executable, "-c", _DRIVER, sweep_file, data, out],
-        cwd=Path(__file__).parent,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while num_epochs_done(out) < 2 and driver.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        kill_all(driver)
-    folder = SweepFolder(out)
-    over = {record.number for record in folder.records() if record.is_over}
-    written = {n: (folder.trial_folder(n) / "record.json").stat().st_mtime_ns for n in over}
-    torn = folder.trial_folder(1) / "record.json"  # of a trial that is stopped in the end
-    if 1 not in over:
-        torn.write_text(torn.read_text()[:30])
-
-    run_sweep(load_sweep(sweep_file), data=data, out=out)
-
-    assert outcomes(out) == outcomes(unbroken.out)
-    for number, when in written.items():
-        assert (folder.trial_folder(number) / "record.json").stat().st_mtime_ns == when
-    assert show_sweep(out).counts == unbroken.counts
-
-
 _ONE_SIZE = """
 import json, sys
 from pathlib import Path
@@ -236,6 +157,23 @@ def swept_on(
     assert result.returncode == 0, result.stderr
     slots, counts = json.loads(result.stdout.splitlines()[-1])
     return slots, counts
+
+
+@pytest.mark.nightly
+def test_optuna_leads_a_sweep_once(local_ray, data, sweep_file, tmp_path):
+    changes = [
+        "search={algorithm: optuna, num_samples: 3, seed: 1}",
+        "space={optimizer.lr: {loguniform: [1.0e-4, 1.0e-2]}, loss.gamma: [1.0, 2.0]}",
+        "overrides={epochs: 2}",
+    ]
+    out = tmp_path / "sweep"
+    summary = run_sweep(load_sweep(sweep_file, changes), data=data, out=out)
+    rows = outcomes(out)
+    assert summary.counts["finished"] >= 1
+    assert sum(summary.counts.values()) == len(rows) == 3
+    assert len({(row["optimizer.lr"], row["loss.gamma"]) for row in rows}) == 3
+    assert all(1e-4 <= row["optimizer.lr"] <= 1e-2 for row in rows)
+    assert run_sweep(load_sweep(sweep_file, changes), data=data, out=out).num_run == 0
 
 
 @pytest.mark.nightly

@@ -113,6 +113,7 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(data, unbroken, tmp_pa
     assert_same_members(out, unbroken)
 
 
+@pytest.mark.nightly
 def test_a_run_that_starts_over_drops_the_earlier_one_and_outlives_a_killed_worker(
     data, unbroken, tmp_path, capsys
 ):

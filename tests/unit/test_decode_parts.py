@@ -8,6 +8,7 @@ from dsdi_ray.vision import pyav_reader
 from dsdi_ray.vision.decode import ClipSource
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.timeline_reader import read_timeline
+from dsdi_ray.vision.video_stream import VideoFile
 
 GOP = 10
 ENCODINGS = {
@@ -51,14 +52,14 @@ class Counter:
 def test_a_parts_samples_are_those_of_the_whole_files_timeline(clip, start, end):
     end = None if end is None else start + end
     source = ClipSource(uri=str(clip), start_seconds=start, end_seconds=end)
-    whole = plan_samples(result_of(read_timeline(str(clip))), source, fps=10)
-    part = plan_samples(result_of(read_timeline(str(clip), start, end)), source, fps=10)
+    whole = plan_samples(result_of(read_timeline(VideoFile(str(clip)))), source, fps=10)
+    part = plan_samples(result_of(read_timeline(VideoFile(str(clip)), start, end)), source, fps=10)
     np.testing.assert_array_equal(part.frame_indices, whole.frame_indices)
     np.testing.assert_array_equal(part.display_times, whole.display_times)
 
 
 def test_an_indexed_files_timeline_is_read_around_the_part_alone(clip):
-    part = result_of(read_timeline(str(clip), 5.0, 5.6))
+    part = result_of(read_timeline(VideoFile(str(clip)), 5.0, 5.6))
     is_indexed = clip.suffix != ".ts"
     margin = 25  # pictures of a second
     assert (len(part.display_times) <= 15 + margin + 2 * GOP) == is_indexed
