@@ -10,6 +10,7 @@ import torch
 
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
 from dsdi_ray.distributed.members import load_member
+from dsdi_ray.vision.member import forward_pool
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -39,13 +40,16 @@ class ScoreFrames:
         num_threads: int | None,
         compile_networks: bool,
     ) -> None:
-        if num_threads is not None:  # Ray gives an actor one thread per CPU that it reserves
+        self._pool, self._micro_batch = None, micro_batch
+        if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
+        elif num_threads is not None:
+            self._pool = forward_pool(num_threads)
+            self._micro_batch = -(-micro_batch // num_threads)  # as many frames in all
         self._members = {
             member_id: load_member(path, device=device, compile_network=compile_networks)
             for member_id, path in paths.items()
         }
-        self._micro_batch = micro_batch
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for i in range(len(batch)):
@@ -71,7 +75,9 @@ class ScoreFrames:
         for member_id in chunk["member_ids"]:
             started = time.perf_counter()
             member = self._members[member_id]
-            logits = member.logits(frames[member.input_px], micro_batch=self._micro_batch)
+            logits = member.logits(
+                frames[member.input_px], micro_batch=self._micro_batch, pool=self._pool
+            )
             if not np.isfinite(logits).all():
                 raise FloatingPointError(f"member {member_id} gives logits that are not finite")
             yield {

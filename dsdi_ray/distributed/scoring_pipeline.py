@@ -49,7 +49,7 @@ class ScoringPool:
         num_decoders: Decode actors; each drives one child process of one thread.
         num_scorers: Actors that hold the ensemble.
         use_gpu: Whether each scorer takes a GPU.
-        micro_batch: Frames per forward pass.
+        micro_batch: Frames in forward passes at the same time, of a scorer.
         compile_networks: Whether scorers compile their networks first (``torch.compile``).
     """
 
@@ -72,7 +72,7 @@ class ScoringPool:
 
     @property
     def threads_per_scorer(self) -> int | None:
-        """Threads of a forward pass on CPUs; None leaves it to torch."""
+        """Forward passes beside each other on CPUs; None for one after the other on a GPU."""
         if self.use_gpu:
             return None
         resources = cluster_resources()
