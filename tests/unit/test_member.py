@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from dsdi_ray.vision.backbones import build_backbone
-from dsdi_ray.vision.member import Member
+from dsdi_ray.vision.member import Member, forward_pool
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -43,6 +43,13 @@ def test_the_micro_batch_does_not_change_what_a_frame_scores(micro_batch):
     network = member(build_backbone("test_resnet", num_classes=4))
     whole = network.logits(noise(9), micro_batch=9)
     np.testing.assert_allclose(network.logits(noise(9), micro_batch=micro_batch), whole, atol=1e-5)
+
+
+def test_threads_score_what_one_after_the_other_does_in_the_same_order():
+    network, frames = member(), noise(9)
+    with forward_pool(3) as pool:
+        beside = network.logits(frames, micro_batch=2, pool=pool)
+    np.testing.assert_array_equal(beside, network.logits(frames, micro_batch=2))
 
 
 def test_the_network_is_in_evaluation_mode():
