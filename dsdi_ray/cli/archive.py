@@ -103,7 +103,9 @@ def score(
         int | None,
         typer.Option("--scorers", min=1, help="Scoring actors; default: one per GPU, or per node."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Frames in a network at the same time.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Frames in a network at the same time.")
+    ] = 32,
     timeout_seconds: Annotated[
         float, typer.Option(min=1, help="A decoder that makes no progress for so long is killed.")
     ] = 30.0,
