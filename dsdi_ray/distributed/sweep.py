@@ -179,7 +179,8 @@ class _SweepJob:
         """Remove what trials that were stopped or failed leave of weights."""
         for record in self.board.records:
             if record.status in {"stopped", "failed"}:
-                self.folder.write(record)  # a trial may have ended in the moment it was stopped
+                if self.folder.read(record.number) != record:
+                    self.folder.write(record)  # it may have ended in the moment it was stopped
                 member = self.folder.member_folder(record.number)
                 shutil.rmtree(member, ignore_errors=True)
                 shutil.rmtree(member.with_name(f"{member.name}.training"), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Sweeps on a real local Ray: early stopping, failures, what is left."""
+"""Sweeps on a real local Ray: early stopping, failures, what is left, and going on after kills."""
 
 import json
 import subprocess
@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 from prepared_images import write_coloured_set
-from rate_sweep import outcomes, write_sweep
+from processes import kill_all, kill_once
+from rate_sweep import DRIVER, num_epochs_done, outcomes, write_sweep
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
 from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
-from dsdi_ray.distributed.sweep_plan import plan_sweep
+from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
+from dsdi_ray.storage.sweep_records import SweepFolder
 from dsdi_ray.sweep_config import load_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -106,6 +108,49 @@ def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
     assert told["counts"] == {"finished": 1, "stopped": 1, "failed": 1}
     table = CliRunner().invoke(app, ["sweep", "show", str(unbroken.out)])
     assert "0000" in table.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_driver_killed_three_times_repeats_no_trial_that_finished(
+    data, unbroken, sweep_file, tmp_path
+):
+    out, written = tmp_path / "sweep", {}
+    for num_epochs in (1, 3, 5):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, sweep_file, data, out], stderr=subprocess.DEVNULL
+        )
+        try:
+            deadline = time.monotonic() + 200
+            while num_epochs_done(out) < num_epochs and driver.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            kill_all(driver)
+        folder = SweepFolder(out)
+        for record in folder.records():
+            if record.is_over:
+                file = folder.trial_folder(record.number) / "record.json"
+                written.setdefault(file, file.stat().st_mtime_ns)
+    torn = folder.trial_folder(1) / "record.json"  # of a trial that is stopped in the end
+    if torn not in written:
+        torn.write_text(torn.read_text()[:30])
+
+    run_sweep(load_sweep(sweep_file), data=data, out=out)
+
+    assert outcomes(out) == outcomes(unbroken.out)
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+    assert show_sweep(out).counts == unbroken.counts
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "ImplicitFunc"])
+def test_a_killed_process_of_a_trial_changes_nothing(data, unbroken, sweep_file, tmp_path, victim):
+    out = tmp_path / "sweep"
+    killed = kill_once(victim, when=lambda: num_epochs_done(out) >= 1)
+    run_sweep(load_sweep(sweep_file), data=data, out=out)
+    assert len(killed) == 1
+    assert outcomes(out) == outcomes(unbroken.out)
 
 
 _ONE_SIZE = """

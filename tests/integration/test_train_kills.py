@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from prepared_images import write_coloured_set
-from processes import kill_all
+from processes import kill_all, kill_once
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.train import _run_id, train_member
@@ -120,20 +118,7 @@ def test_a_run_that_starts_over_drops_the_earlier_one_and_outlives_a_killed_work
     out = tmp_path / "member"
     run_id = _run_id(RECIPE.model_dump(mode="json"), PreparedSet.open(data))
     (tmp_path / "member.training" / run_id / "checkpoints" / "epoch-00003").mkdir(parents=True)
-    killed = []
-
-    def kill_a_worker() -> None:
-        while not killed:
-            time.sleep(0.01)
-            if not has_done_an_epoch(out):
-                continue
-            for process in psutil.Process().children(recursive=True):
-                if "RayTrainWorker" in " ".join(process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
-
-    thread = threading.Thread(target=kill_a_worker, daemon=True)
-    thread.start()
+    killed = kill_once("RayTrainWorker", when=lambda: has_done_an_epoch(out))
     train_member(RECIPE, data=data, out=out, resume=False)
     shown = capsys.readouterr().err
     assert "tiny: starts over; 3 epochs of the earlier run are dropped" in shown
