@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 import ray
 from ray.data.datasource import Partitioning
 
+from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.method.alignment import align_members
 from dsdi_ray.method.fusion import clip_scores
 from dsdi_ray.storage.score_store import ScoreStore
 
 KEY = ["content_id", "span"]
 _ROWS_PER_PARTITION = 2_000_000
+_ROWS_PER_READ = 500_000  # some 100 MB
 
 
 def pool_clips(
@@ -47,11 +49,17 @@ def pool_clips(
     outcomes = store.outcomes([*KEY, "decode_id", "status", "frames_scored"])
     is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
     stored = outcomes.filter(is_stored).group_by(KEY).aggregate([("frames_scored", "max")])
+    num_rows = (pc.sum(stored["frames_scored_max"]).as_py() or 0) * len(member_ids)
+    files = store.logits_files(decode_id, member_ids)
     rows = ray.data.read_parquet(
-        store.logits_files(decode_id, member_ids),
+        files,
         filesystem=store.filesystem,
         columns=[*KEY, "frame_index", "time_seconds", "logits", "member_id"],
         partitioning=Partitioning("hive"),
+        # A store holds many small files until it is compacted; each would be a task to shuffle.
+        override_num_blocks=max(
+            min(len(files), int(cluster_resources().num_cpus)), -(-num_rows // _ROWS_PER_READ)
+        ),
     )
     if len(contents) < len(stored):
         rows = rows.map_batches(
@@ -60,7 +68,6 @@ def pool_clips(
             batch_format="pyarrow",
             batch_size=None,
         )
-    num_rows = (pc.sum(stored["frames_scored_max"]).as_py() or 0) * len(member_ids)
     num_partitions = max(1, -(-num_rows // _ROWS_PER_PARTITION))
     pooled = rows.groupby(KEY, num_partitions=num_partitions).map_groups(
         _pool_clip,

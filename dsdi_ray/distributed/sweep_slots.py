@@ -9,10 +9,10 @@ from dsdi_ray.distributed.session import resolve_use_gpu
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.sweep_config import Resources
 
-TRIAL_CPUS = 0.1  # of the process that drives a trial; 0 is refused by Ray Tune
-# What is left of a core beside it, so that as many trials of one worker fit as there are cores, on
-# a machine with one core too.
-WORKER_CPUS = 1.0 - TRIAL_CPUS
+# Of a core that a worker takes, and of the process that drives a trial (Ray Tune refuses 0). As many
+# trials of one worker fit as there are cores, on a machine with one core too; and where nodes are
+# lost, the processes of a hundred trials leave a core that is left to a worker still.
+WORKER_CPUS, TRIAL_CPUS = 0.9, 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,6 @@ def sweep_slots(resources: Resources, *, use_gpu: bool | None) -> SweepSlots:
     else:
         num_workers = sum(int(node.get("CPU", 0)) for node in nodes)
     num_trials = num_workers // resources.workers
-    if on_gpu:
-        num_cpus = sum(node.get("CPU", 0.0) for node in nodes)
-        num_trials = min(num_trials, math.floor(num_cpus / TRIAL_CPUS + 1e-9))
     if num_trials < 1:
         wanted = f"{resources.gpus_per_worker:g} GPU" if on_gpu else "1 CPU"
         raise ResourceError(

@@ -3,10 +3,18 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 import psutil
+
+# Of a cluster of several nodes on this machine: loopback alone, and five of these that fail mean
+# that a node is lost.
+CLUSTER_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_health_check_period_ms": "500",
+}
 
 
 def kill_all(driver: subprocess.Popen) -> None:
@@ -37,3 +45,11 @@ def kill_once(victim: str, *, when: Callable[[], bool]) -> list[int]:
 
     threading.Thread(target=watch, daemon=True).start()
     return killed
+
+
+def node_of(process: psutil.Process, nodes: Iterable[Any]) -> Any | None:
+    """The node of a ``ray.cluster_utils.Cluster`` that started a process, if any of them did."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+    with suppress(psutil.NoSuchProcess):
+        return next((raylets[p.pid] for p in process.parents() if p.pid in raylets), None)
+    return None

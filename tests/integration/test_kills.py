@@ -20,6 +20,7 @@ import pytest
 import torch
 from footage import COLOURS, make_member, write_clip
 from PIL import Image
+from processes import CLUSTER_ENVIRONMENT, node_of
 
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.members import import_member
@@ -291,7 +292,7 @@ def test_a_worker_node_that_is_lost_costs_nothing_but_time(
     done = subprocess.run(
         [sys.executable, "-c", script, manifest, tmp_path / "e", store],
         cwd=Path(__file__).parent,
-        env={**os.environ, "RAY_health_check_period_ms": "500"},  # five that fail: a node is lost
+        env=os.environ | CLUSTER_ENVIRONMENT,
         check=False,
         capture_output=True,
         text=True,
@@ -309,7 +310,6 @@ def lose_a_node(manifest: str, ensemble: str, store: str) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     head = {
         "num_cpus": 2,
         "node_ip_address": "127.0.0.1",
@@ -334,12 +334,9 @@ def lose_a_node(manifest: str, ensemble: str, store: str) -> None:
 
     job = threading.Thread(target=score)
     job.start()
-    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
     lost = None
     while lost is None and job.is_alive():
-        for actor in decode_actors():
-            above = [p.pid for p in actor.parents()]
-            lost = lost or next((raylets[p] for p in above if p in raylets), None)
+        lost = next(filter(None, (node_of(actor, nodes) for actor in decode_actors())), None)
         time.sleep(0.05)
     cluster.remove_node(lost, allow_graceful=False)
     job.join()
