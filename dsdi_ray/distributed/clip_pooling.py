@@ -3,13 +3,15 @@
 Its workers import this module, which must stay free of torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.data import DataContext, Dataset
 from ray.data.datasource import Partitioning
 
 from dsdi_ray.distributed.session import cluster_resources
@@ -43,38 +45,51 @@ def pool_clips(
 
     Returns:
         Columns system (place in ``weights``), content_id, span, scores (list, ``[C]``),
-        peak_seconds (list, ``[C]``); no row where there is no frame that every member of the system has scored.
+        peak_seconds (list, ``[C]``); no row where there is no frame that every member of the system
+        has scored.
     """
     member_ids = sorted({member_id for system in weights for member_id in system})
     outcomes = store.outcomes([*KEY, "decode_id", "status", "frames_scored"])
     is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
     stored = outcomes.filter(is_stored).group_by(KEY).aggregate([("frames_scored", "max")])
     num_rows = (pc.sum(stored["frames_scored_max"]).as_py() or 0) * len(member_ids)
-    files = store.logits_files(decode_id, member_ids)
-    rows = ray.data.read_parquet(
+    with _reading_context():
+        rows = _stored_rows(store.logits_files(decode_id, member_ids), store, num_rows)
+        if len(contents) < len(stored):
+            rows = rows.map_batches(
+                _keep_wanted,
+                fn_kwargs={"wanted": ray.put(contents)},
+                batch_format="pyarrow",
+                batch_size=None,
+            )
+        num_partitions = max(1, -(-num_rows // _ROWS_PER_PARTITION))
+        pooled = rows.groupby(KEY, num_partitions=num_partitions).map_groups(
+            _pool_clip,
+            fn_kwargs={"weights": [dict(of) for of in weights], "pool": pool, "order": order},
+            batch_format="pyarrow",
+        )
+        return pa.concat_tables(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+@contextmanager
+def _reading_context() -> Iterator[None]:
+    """The newer Parquet reader starts 32 actors first: 462 small files on 2 cores took 29 s, not 7."""
+    context = DataContext.get_current().copy()
+    context.use_datasource_v2 = False
+    with DataContext.current(context):
+        yield
+
+
+def _stored_rows(files: Sequence[str], store: ScoreStore, num_rows: int) -> Dataset:
+    """The frames of files of logits; a store holds many small ones until it is compacted."""
+    num_cpus = int(cluster_resources().num_cpus)
+    return ray.data.read_parquet(
         files,
         filesystem=store.filesystem,
         columns=[*KEY, "frame_index", "time_seconds", "logits", "member_id"],
         partitioning=Partitioning("hive"),
-        # A store holds many small files until it is compacted; each would be a task to shuffle.
-        override_num_blocks=max(
-            min(len(files), int(cluster_resources().num_cpus)), -(-num_rows // _ROWS_PER_READ)
-        ),
+        override_num_blocks=max(1, min(len(files), num_cpus), num_rows // _ROWS_PER_READ),
     )
-    if len(contents) < len(stored):
-        rows = rows.map_batches(
-            _keep_wanted,
-            fn_kwargs={"wanted": ray.put(contents)},
-            batch_format="pyarrow",
-            batch_size=None,
-        )
-    num_partitions = max(1, -(-num_rows // _ROWS_PER_PARTITION))
-    pooled = rows.groupby(KEY, num_partitions=num_partitions).map_groups(
-        _pool_clip,
-        fn_kwargs={"weights": [dict(system) for system in weights], "pool": pool, "order": order},
-        batch_format="pyarrow",
-    )
-    return pa.concat_tables(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
 
 
 def _keep_wanted(rows: pa.Table, wanted: Any) -> pa.Table:

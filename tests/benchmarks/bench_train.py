@@ -165,6 +165,7 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
         return {"picture": np.stack([decode_square(v.as_buffer(), side) for v in rows["jpeg"]])}
 
     with ray_session():
+        ray.data.DataContext.get_current().use_datasource_v2 = False  # which starts 32 actors first
         rows = ray.data.read_parquet(str(prepared.path)).select_columns(["jpeg"])
         dataset = rows.map_batches(decode, batch_size=recipe.batch_size, batch_format="pyarrow")
         num_images, started = 0, 0.0
