@@ -14,7 +14,10 @@ from dsdi_ray.distributed.optimizers import build_optimizer, learning_rate
 from dsdi_ray.method.objective import Objective
 from dsdi_ray.vision.augmentation import Augmentation
 from dsdi_ray.vision.backbones import prefers_channels_last, preprocessing_of
+from dsdi_ray.vision.cpu_threads import lone_threads
 from dsdi_ray.vision.member import Normalize
+
+_PART = 16  # pictures of a forward pass of one thread: the same whatever the number of threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,7 @@ class Learner:
             self._model = DistributedDataParallel(self._network)
         self._optimizer = build_optimizer(recipe, self._network.parameters())
         self._augmentation = Augmentation(**recipe.augmentation.scaled)
+        self._pool = lone_threads(torch.get_num_threads()) if device.type == "cpu" else None
 
     @property
     def member_network(self) -> nn.Module:
@@ -111,7 +115,6 @@ class Learner:
             self._average.update(self._network, step=number + 1)
         return torch.cat(losses)
 
-    @torch.inference_mode()
     def logits(self, pictures: Tensor) -> Tensor:
         """Logits of the network that would become the member, float32 ``[B, C]``.
 
@@ -119,6 +122,12 @@ class Learner:
             pictures: uint8 ``[B, 3, S, S]``.
         """
         self.member_network.eval()
+        if self._pool is None:
+            return self._logits(pictures)
+        return torch.cat(list(self._pool.map(self._logits, torch.split(pictures, _PART))))
+
+    @torch.inference_mode()
+    def _logits(self, pictures: Tensor) -> Tensor:
         with self._precision():
             inputs = self._normalize(pictures.to(self._device, non_blocking=True))
             logits: Tensor = self.member_network(inputs)
@@ -166,7 +175,7 @@ class Learner:
         is_asked = micro_batch.is_asked
         is_asked = None if is_asked is None else is_asked.to(self._device, non_blocking=True)
         changes = self._augmentation.draw(micro_batch.seeds)
-        inputs = self._normalize(self._augmentation.apply(pictures, changes))
+        inputs = self._normalize(self._augmentation.apply(pictures, changes, pool=self._pool))
         with self._precision():
             output = self._model(inputs)
         outputs = output if isinstance(output, tuple) else (output,)

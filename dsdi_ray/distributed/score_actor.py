@@ -10,7 +10,7 @@ import torch
 
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
 from dsdi_ray.distributed.members import load_member
-from dsdi_ray.vision.member import forward_pool
+from dsdi_ray.vision.cpu_threads import lone_threads
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -44,7 +44,7 @@ class ScoreFrames:
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
         elif num_threads is not None:
-            self._pool = forward_pool(num_threads)
+            self._pool = lone_threads(num_threads)
             self._micro_batch = -(-micro_batch // num_threads)  # as many frames in all
         self._members = {
             member_id: load_member(path, device=device, compile_network=compile_networks)

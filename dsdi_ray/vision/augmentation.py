@@ -7,6 +7,7 @@ of side S.
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WHITE = 255.0
-_FLOATS_IN_CACHE = 2**18  # a CPU takes twice as long where pictures leave its cache in between
+_PART = 8  # pictures that a thread changes at once
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's
 
 
@@ -87,23 +88,25 @@ class Augmentation:
             order=order,
         )
 
-    def apply(self, pictures: Tensor, changes: Changes) -> Tensor:
+    def apply(self, pictures: Tensor, changes: Changes, *, pool: Executor | None = None) -> Tensor:
         """Change pictures.
 
         Args:
             pictures: ``[B, 3, S, S]``, uint8.
             changes: One for each.
+            pool: Threads that change some pictures each, on a CPU, see
+                :func:`dsdi_ray.vision.cpu_threads.lone_threads`.
 
         Returns:
             ``[B, 3, S, S]``, float32 from 0 to 255, on the pictures' device.
         """
-        size = len(pictures)
+        parts = [slice(None)]
         if pictures.device.type == "cpu":
-            size = max(1, _FLOATS_IN_CACHE // pictures[0].numel())
-        parts = [slice(i, i + size) for i in range(0, len(pictures), size)]
-        return torch.cat([self._apply(pictures[part], changes.only(part)) for part in parts])
+            parts = [slice(i, i + _PART) for i in range(0, len(pictures), _PART)]
+        of_parts = ([pictures[part] for part in parts], [changes.only(part) for part in parts])
+        return torch.cat(list((pool.map if pool else map)(self._apply_to_part, *of_parts)))
 
-    def _apply(self, pictures: Tensor, changes: Changes) -> Tensor:
+    def _apply_to_part(self, pictures: Tensor, changes: Changes) -> Tensor:
         floats = pictures.to(torch.float32, memory_format=torch.contiguous_format)
         place = _rotate if self.rotation_degrees else _flip
         return self._jitter(place(floats, changes), changes)
@@ -115,15 +118,37 @@ class Augmentation:
         if not wanted:
             return pictures
         order = changes.order[torch.isin(changes.order, torch.tensor(wanted))]
-        amounts = torch.cat([changes.factors, changes.turns[:, None]], dim=1)
-        for turn in order.view(len(pictures), len(wanted)).unbind(1):
-            for i in wanted:
-                # Found on the CPU: a GPU would have to be waited for.
-                chosen = torch.nonzero(turn == i).squeeze(1)
-                amount = amounts[chosen, i, None, None].to(pictures.device, non_blocking=True)
-                rows = chosen.to(pictures.device, non_blocking=True)
-                pictures[rows] = _COLOUR_CHANGES[i](pictures[rows], amount)
-        return pictures
+        order = order.view(len(pictures), len(wanted))
+        amounts = torch.cat([changes.factors, changes.turns[:, None]], dim=1)[..., None, None]
+        jitter = jitter_in_turn if pictures.device.type == "cpu" else jitter_together
+        return jitter(pictures, order, amounts)
+
+
+def jitter_in_turn(pictures: Tensor, order: Tensor, amounts: Tensor) -> Tensor:
+    """Change picture after picture: each stays in the cache of its CPU core.
+
+    Args:
+        pictures: ``[B, 3, S, S]``, float32; changed in place.
+        order: Which change comes first, second, ..., of each, ``[B, up to 4]``.
+        amounts: Of each change, ``[B, 4, 1, 1]``.
+    """
+    for i, own_order in enumerate(order.tolist()):
+        rows = slice(i, i + 1)
+        for change in own_order:
+            pictures[rows] = _COLOUR_CHANGES[change](pictures[rows], amounts[rows, change])
+    return pictures
+
+
+def jitter_together(pictures: Tensor, order: Tensor, amounts: Tensor) -> Tensor:
+    """As :func:`jitter_in_turn`, all pictures at once that have a change at the same turn."""
+    for turn in order.unbind(1):
+        for change in order[0].tolist():
+            # Found on the CPU: a GPU would have to be waited for.
+            chosen = torch.nonzero(turn == change).squeeze(1)
+            amount = amounts[chosen, change].to(pictures.device, non_blocking=True)
+            rows = chosen.to(pictures.device, non_blocking=True)
+            pictures[rows] = _COLOUR_CHANGES[change](pictures[rows], amount)
+    return pictures
 
 
 def _flip(pictures: Tensor, changes: Changes) -> Tensor:

@@ -1,6 +1,6 @@
 """A member's forward pass: uint8 pictures in, float32 logits out."""
 
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ class Member:
         Args:
             frames: RGB, ``[T, S, S, 3]`` with S the ``input_px``; may be read-only.
             micro_batch: Frames per forward pass.
-            pool: Threads that run forward passes beside each other, see :func:`forward_pool`.
+            pool: Threads that run forward passes beside each other, see
+                :func:`dsdi_ray.vision.cpu_threads.lone_threads`.
 
         Returns:
             Logits, ``[T, C]``.
@@ -110,14 +111,3 @@ class Member:
         computing.wait_stream(self._uploads)
         uploaded.record_stream(computing)
         return uploaded
-
-
-def forward_pool(num_threads: int) -> ThreadPoolExecutor:
-    """Threads for :meth:`Member.logits` on a CPU, each of which runs whole forward passes alone.
-
-    Several threads in one operation wait for each other in a loop, and where decoders want the
-    cores too the wait is for one that does not run. *Measured* on 2 cores, milliseconds per frame
-    of resnest50d at 224 px, both threads in each operation and each in its own: 106 and 72 on an
-    idle machine, 358 and 154 beside two busy processes; of a tiny network then 25 and 4.
-    """
-    return ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))

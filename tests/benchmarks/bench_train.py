@@ -78,7 +78,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def compare_feeding(options: argparse.Namespace) -> None:
     """The same step, fed in different ways."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as workers have it
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as workers have it
     import torch
 
     from dsdi_ray.distributed.learner import Learner
@@ -157,6 +157,7 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
     import ray
 
     from dsdi_ray.distributed.session import ray_session
+    from dsdi_ray.storage.prepared import IMAGE_FILES
     from dsdi_ray.vision.transforms import decode_square
 
     side = recipe.input_px
@@ -166,7 +167,8 @@ def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe
 
     with ray_session():
         ray.data.DataContext.get_current().use_datasource_v2 = False  # which starts 32 actors first
-        rows = ray.data.read_parquet(str(prepared.path)).select_columns(["jpeg"])
+        files = [str(file) for file in prepared.path.glob(IMAGE_FILES)]
+        rows = ray.data.read_parquet(files, columns=["jpeg"])
         dataset = rows.map_batches(decode, batch_size=recipe.batch_size, batch_format="pyarrow")
         num_images, started = 0, 0.0
         for _ in range(2):  # the first epoch starts the workers

@@ -8,7 +8,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from dsdi_ray import config
-from dsdi_ray.vision.augmentation import Augmentation, Changes
+from dsdi_ray.vision.augmentation import (
+    Augmentation,
+    Changes,
+    jitter_in_turn,
+    jitter_together,
+)
+from dsdi_ray.vision.cpu_threads import lone_threads
 
 OFF = dict.fromkeys(config.Augmentation().scaled, 0.0)
 SEEDS = [(0, 3, i) for i in range(6)]
@@ -121,3 +127,22 @@ def test_drawing_leaves_the_networks_randomness_alone():
     torch.manual_seed(7)
     some(hue=0.1).draw(SEEDS)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_pictures_change_together_as_each_does_on_its_own():
+    augmentation = Augmentation(**config.Augmentation().scaled)
+    drawn = augmentation.draw(SEEDS)
+    amounts = torch.cat([drawn.factors, drawn.turns[:, None]], dim=1)[..., None, None]
+    in_turn = jitter_in_turn(pictures().float(), drawn.order, amounts)
+    together = jitter_together(pictures().float(), drawn.order, amounts)
+    assert torch.equal(in_turn, together)
+    assert not torch.equal(in_turn, pictures().float())
+
+
+def test_threads_change_pictures_as_one_does():
+    augmentation = Augmentation(**config.Augmentation().scaled)
+    inputs = pictures(num=30)
+    drawn = augmentation.draw([(i,) for i in range(30)])
+    with lone_threads(3) as pool:
+        by_threads = augmentation.apply(inputs, drawn, pool=pool)
+    assert torch.equal(by_threads, augmentation.apply(inputs, drawn))

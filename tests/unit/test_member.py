@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from dsdi_ray.vision.backbones import build_backbone
-from dsdi_ray.vision.member import Member, forward_pool
+from dsdi_ray.vision.cpu_threads import lone_threads
+from dsdi_ray.vision.member import Member
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -47,7 +48,7 @@ def test_the_micro_batch_does_not_change_what_a_frame_scores(micro_batch):
 
 def test_threads_score_what_one_after_the_other_does_in_the_same_order():
     network, frames = member(), noise(9)
-    with forward_pool(3) as pool:
+    with lone_threads(3) as pool:
         beside = network.logits(frames, micro_batch=2, pool=pool)
     np.testing.assert_array_equal(beside, network.logits(frames, micro_batch=2))
 
