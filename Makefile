@@ -24,7 +24,7 @@ demo: $(READY) ## Run the whole system on a synthetic archive (some 5 minutes)
 sweep: $(READY) ## Run a small hyperparameter search on synthetic pictures
 	$(BIN)/python jobs/sweep_and_select.py --out sweep-output
 
-reproduce-smoke: $(READY) ## Make the paper's tables with tiny networks (some 15 minutes)
+reproduce-smoke: $(READY) ## Make the paper's tables with tiny networks (some 7 minutes)
 	$(BIN)/dsdi reproduce --scale smoke --out smoke-output
 
 test: $(READY) ## Run the tests
