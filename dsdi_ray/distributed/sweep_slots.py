@@ -9,9 +9,9 @@ from dsdi_ray.distributed.session import resolve_use_gpu
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.sweep_config import Resources
 
-# Of a core that a worker takes, and of the process that drives a trial (Ray Tune refuses 0). As many
-# trials of one worker fit as there are cores, on a machine with one core too; and where nodes are
-# lost, the processes of a hundred trials leave a core that is left to a worker still.
+# Shares of a core: of a worker, and of the process that drives a trial (Ray Tune refuses 0). As many
+# trials of one worker fit as there are cores, on a machine with one core too. Where nodes are lost,
+# their trials' processes start again on what is left: a hundred of them leave a core to a worker.
 WORKER_CPUS, TRIAL_CPUS = 0.9, 0.001
 
 
