@@ -47,6 +47,9 @@ def sweep_slots(resources: Resources, *, use_gpu: bool | None) -> SweepSlots:
     else:
         num_workers = sum(int(node.get("CPU", 0)) for node in nodes)
     num_trials = num_workers // resources.workers
+    if on_gpu:
+        num_cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        num_trials = min(num_trials, math.floor(num_cpus / TRIAL_CPUS + 1e-9))
     if num_trials < 1:
         wanted = f"{resources.gpus_per_worker:g} GPU" if on_gpu else "1 CPU"
         raise ResourceError(

@@ -78,7 +78,9 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def compare_feeding(options: argparse.Namespace) -> None:
     """The same step, fed in different ways."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as workers have it
+    from dsdi_ray.distributed.train_workers import worker_environment
+
+    os.environ.update(worker_environment(use_gpu=options.gpu).get("env_vars", {}))  # before torch
     import torch
 
     from dsdi_ray.distributed.learner import Learner

@@ -1,7 +1,6 @@
 """Whatever is killed while an archive is scored, the store comes out as if nothing had been."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import pytest
 import torch
 from footage import COLOURS, make_member, write_clip
 from PIL import Image
-from processes import CLUSTER_ENVIRONMENT, node_of
+from processes import node_of, run_cluster
 
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.members import import_member
@@ -288,18 +287,7 @@ def test_a_worker_node_that_is_lost_costs_nothing_but_time(
     store, manifest = tmp_path / "scores", tmp_path / "manifest.parquet"
     pq.write_table(load_archive(str(footage)), manifest)
     write_ensemble([(Path(ensemble.members[0].path), 1.0)], tmp_path / "e")
-    script = "import sys; from test_kills import lose_a_node; lose_a_node(*sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", script, manifest, tmp_path / "e", store],
-        cwd=Path(__file__).parent,
-        env=os.environ | CLUSTER_ENVIRONMENT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
+    facts = run_cluster("test_kills.lose_a_node", manifest, tmp_path / "e", store)
     assert facts["nodes_after"] == facts["nodes_before"] - 1
     assert facts["num_ok"] == NUM_CLIPS
     assert stored_logits(str(store)) == undisturbed

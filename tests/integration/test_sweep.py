@@ -1,7 +1,6 @@
 """Sweeps on a real local Ray: early stopping, failures, what is left, and going on after kills."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prepared_images import write_coloured_set
-from processes import CLUSTER_ENVIRONMENT, kill_all, kill_once
+from processes import kill_all, kill_once, run_cluster
 from rate_sweep import DRIVER, num_epochs_done, outcomes, write_sweep
 from typer.testing import CliRunner
 
@@ -157,19 +156,9 @@ def test_a_killed_process_of_a_trial_changes_nothing(data, unbroken, sweep_file,
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_node_that_is_lost_changes_nothing(data, unbroken, sweep_file, tmp_path):
-    script = "import sys; from rate_sweep import lose_a_node; lose_a_node(*sys.argv[1:])"
     out = tmp_path / "sweep"
-    done = subprocess.run(
-        [sys.executable, "-c", script, sweep_file, data, out],
-        cwd=Path(__file__).parent,
-        env=os.environ | CLUSTER_ENVIRONMENT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"lost": 1, "counts": unbroken.counts}
+    facts = run_cluster("rate_sweep.lose_a_node", sweep_file, data, out)
+    assert facts == {"lost": 1, "counts": unbroken.counts}
     assert outcomes(out) == outcomes(unbroken.out)
 
 
