@@ -67,7 +67,7 @@ def train(
     from dsdi_ray.distributed.train import train_member
 
     assert out is not None
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         summary = train_member(
             resolved,
             data=data,
@@ -105,7 +105,7 @@ def _print_plan(
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.distributed.train_plan import plan_training
 
-    with json_alone(as_json), ray_session(address=address):
+    with json_alone(as_json), ray_session(address=address, has_state_api=False):
         plan = plan_training(recipe, data=data, num_workers=workers, use_gpu=gpu)
     if as_json:
         print_json(plan)

@@ -23,6 +23,7 @@ from ray.exceptions import RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from dsdi_ray.distributed.decode_actor import DecodeClips
+from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.score_actor import ScoreFrames
 from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
 from dsdi_ray.errors import ResourceError
@@ -155,6 +156,7 @@ def build_scoring_dataset(
             batch_format="pyarrow",
             num_cpus=0 if pool.use_gpu else pool.cpus_per_actor,
             num_gpus=1 if pool.use_gpu else 0,
+            runtime_env=network_environment(use_gpu=pool.use_gpu),
             **_RETRY_POLICY,
         )
     )

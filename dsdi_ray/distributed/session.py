@@ -49,8 +49,8 @@ def ray_session(
         address: A cluster's address, ``auto``, or None.
         num_cpus: Logical cores of a local Ray, None for the machine's.
         num_gpus: Logical GPUs of a local Ray, None for the machine's.
-        has_state_api: Whether a local Ray serves its state API, on which training relies; a dozen
-            processes do that, which all that needs none starts sooner without.
+        has_state_api: Whether a local Ray serves its dashboard and state API, on which training runs
+            beside each other rely; a dozen processes do that, which one alone starts sooner without.
 
     Raises:
         ResourceError: If no cluster answers at the address.

@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
@@ -26,7 +27,7 @@ from dsdi_ray.distributed.train_loop import (
     train_loop,
 )
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
-from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
+from dsdi_ray.distributed.train_workers import worker_shares
 from dsdi_ray.errors import DataError, UserError
 from dsdi_ray.progress import print_line
 from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, check_place, read_member_spec
@@ -247,7 +248,7 @@ def _fit(
             name=uuid.uuid4().hex[:12],
             storage_path=str(work / "ray"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env=worker_environment(use_gpu=use_gpu),
+            worker_runtime_env=network_environment(use_gpu=use_gpu),
         ),
     )
     with _plain_errors():

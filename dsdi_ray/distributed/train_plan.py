@@ -14,6 +14,7 @@ from torch import nn
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.learner import Learner
+from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.objectives import build_objective
 from dsdi_ray.distributed.train import starting_weights
 from dsdi_ray.distributed.train_data import (
@@ -25,7 +26,7 @@ from dsdi_ray.distributed.train_data import (
 )
 from dsdi_ray.distributed.train_epoch import check_shares, micro_batch
 from dsdi_ray.distributed.train_loop import starting_network
-from dsdi_ray.distributed.train_workers import worker_environment, worker_shares
+from dsdi_ray.distributed.train_workers import worker_shares
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.vision.network_facts import network_facts
 
@@ -94,7 +95,7 @@ def plan_training(
     trial = ray.remote(
         num_cpus=0 if shares.use_gpu else 1,
         num_gpus=1 if shares.use_gpu else 0,
-        runtime_env=worker_environment(use_gpu=shares.use_gpu),
+        runtime_env=network_environment(use_gpu=shares.use_gpu),
     )(_plan)
     plan: TrainPlan = ray.get(
         trial.remote(

@@ -23,17 +23,6 @@ class WorkerShares:
     num_loaders: int
 
 
-def worker_environment(*, use_gpu: bool) -> dict[str, dict[str, str]]:
-    """The runtime environment of a worker.
-
-    On CPUs threads that wait for each other do so in a loop, and give the core away soon: where other
-    processes want it too the wait is for a thread that does not run. *Measured* on 2 cores, seconds
-    per step of a tiny network, with GNU OpenMP's own 300,000 rounds, with these, and with none: 0.16,
-    0.17 and 0.30 on an idle machine, 0.5 to 1.6, 0.5 and 0.3 beside two busy processes.
-    """
-    return {} if use_gpu else {"env_vars": {"GOMP_SPINCOUNT": "10000"}}
-
-
 def worker_shares(num_workers: int, use_gpu: bool | None, *, num_runs: int) -> WorkerShares:
     """What each worker gets of the cluster.
 
