@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-_SECONDS_BETWEEN_LOOKS = 0.5
-_MAX_SHARE_OF_LOOKS = 0.1  # of the time: the kernel counts the pages of all processes in each
+_SECONDS_BETWEEN_LOOKS = 0.3
+_MAX_SHARE_OF_LOOKS = 0.25  # of the time: the kernel counts the pages of all processes in each
 
 
 @dataclass(frozen=True)
