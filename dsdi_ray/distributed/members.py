@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from dsdi_ray.errors import ConfigError
-from dsdi_ray.storage.bundles import (
-    MemberSpec,
-    read_member_spec,
-    read_member_weights,
-    read_weights_file,
-    write_member,
-)
+from dsdi_ray.storage.bundles import MemberSpec, read_member_spec
+from dsdi_ray.storage.member_weights import read_member_weights, read_weights_file, write_member
 from dsdi_ray.taxonomy import Taxonomy
 from dsdi_ray.vision.backbones import (
     build_backbone,

@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
-from dsdi_ray.distributed.members import load_member
-from dsdi_ray.vision.cpu_threads import lone_threads
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -40,6 +37,12 @@ class ScoreFrames:
         num_threads: int | None,
         compile_networks: bool,
     ) -> None:
+        # Here alone: who submits a job needs no network library, which takes seconds to load.
+        import torch
+
+        from dsdi_ray.distributed.members import load_member
+        from dsdi_ray.vision.cpu_threads import lone_threads
+
         self._pool, self._micro_batch = None, micro_batch
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)

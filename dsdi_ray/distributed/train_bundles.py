@@ -21,7 +21,8 @@ from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.train_labels import LabelledPart, labelled_parts
 from dsdi_ray.distributed.validation import selected_epoch
 from dsdi_ray.method.snapshots import cycle_ends
-from dsdi_ray.storage.bundles import MemberSpec, write_member
+from dsdi_ray.storage.bundles import MemberSpec
+from dsdi_ray.storage.member_weights import write_member
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
 from dsdi_ray.storage.validation_logits import ValidationLogits, write_validation

@@ -32,7 +32,7 @@ from dsdi_ray.distributed.validation import (
 )
 from dsdi_ray.errors import DataError, ResourceError, UserError
 from dsdi_ray.method.snapshots import cycle_ends
-from dsdi_ray.storage.bundles import read_weights_file
+from dsdi_ray.storage.member_weights import read_weights_file
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
 from dsdi_ray.vision.backbones import build_backbone, load_pretrained

@@ -1,34 +1,26 @@
 """Member and ensemble bundles: folders of YAML and safetensors, never pickles.
 
-A member is ``member.yaml`` and ``model.safetensors``, with ``validation.parquet`` beside them where
-images were held back (:mod:`dsdi_ray.storage.validation_logits`). An ensemble is ``ensemble.yaml``,
-which names members by relative path or URI, weight and id. Both are read from folders and URIs; the
-weights of a remote member are fetched once per node.
+A member is ``member.yaml`` and ``model.safetensors`` (:mod:`dsdi_ray.storage.member_weights`), with
+``validation.parquet`` beside them where images were held back
+(:mod:`dsdi_ray.storage.validation_logits`). An ensemble is ``ensemble.yaml``, which names members by
+relative path or URI, weight and id. Both are read from folders and URIs.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from dsdi_ray.errors import DataError, FetchError
+from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import is_remote, join, local_path, read_bytes, short_reason
-from dsdi_ray.storage.local_copies import cached_file
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
 MEMBER_FILE = "member.yaml"
-WEIGHTS_FILE = "model.safetensors"
 ENSEMBLE_FILE = "ensemble.yaml"
 _FORMAT = 1
 
@@ -101,24 +93,20 @@ class EnsembleSpec:
         return replace(self, members=(self.members[index],))
 
 
-def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> MemberSpec:
-    """Write a member bundle: into a temporary folder first, then renamed.
-
-    Returns:
-        The spec with its weights' hash.
+def check_place(out: Path) -> None:
+    """See whether a member may be written to a folder.
 
     Raises:
-        DataError: If ``out`` holds something else, or another member.
+        DataError: If ``out`` holds something that is no member.
     """
-    check_place(out)
-    temporary = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir(parents=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
-    save_file(tensors, temporary / WEIGHTS_FILE)
-    spec = replace(spec, weights_sha256=_sha256(temporary / WEIGHTS_FILE))
-    if (out / MEMBER_FILE).is_file() and read_member_spec(out).member_id != spec.member_id:
-        shutil.rmtree(temporary)
-        raise DataError(f"{out} holds another member; choose another folder or remove it")
+    if out.is_file():
+        raise DataError(f"{out} is a file; choose a folder")
+    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
+
+
+def write_member_spec(folder: Path, spec: MemberSpec) -> None:
+    """Write what a member is; its weights lie beside, see :mod:`dsdi_ray.storage.member_weights`."""
     content = {
         "format": _FORMAT,
         "member_id": spec.member_id,
@@ -132,23 +120,7 @@ def write_member(out: Path, spec: MemberSpec, weights: Mapping[str, Tensor]) -> 
         "recipe": dict(spec.recipe) if spec.recipe else None,
         "taxonomy": spec.taxonomy.to_dict(),
     }
-    _write_yaml(temporary / MEMBER_FILE, content)
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.rename(out)
-    return spec
-
-
-def check_place(out: Path) -> None:
-    """See whether a member may be written to a folder.
-
-    Raises:
-        DataError: If ``out`` holds something that is no member.
-    """
-    if out.is_file():
-        raise DataError(f"{out} is a file; choose a folder")
-    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
+    _write_yaml(folder / MEMBER_FILE, content)
 
 
 def read_member_spec(path: str | Path) -> MemberSpec:
@@ -181,60 +153,6 @@ def read_member_spec(path: str | Path) -> MemberSpec:
             f"{spec.member_id}: {MEMBER_FILE} was edited; import the weights again"
         )
     return spec
-
-
-def read_member_weights(path: str | Path, spec: MemberSpec) -> dict[str, Tensor]:
-    """Read a member's weights.
-
-    Args:
-        path: Folder of the bundle, or its URI.
-        spec: What the bundle says of itself.
-
-    Raises:
-        DataError: If they are missing, damaged, or not those that the spec names.
-    """
-    file = local_path(path) / WEIGHTS_FILE
-    try:
-        if is_remote(path):
-            file = cached_file(join(path, WEIGHTS_FILE), key=spec.weights_sha256)
-        is_right = _sha256(file) == spec.weights_sha256
-    except FileNotFoundError as error:
-        raise DataError(f"member bundle {path}: {WEIGHTS_FILE} is missing") from error
-    except (OSError, FetchError) as error:
-        raise DataError(f"member bundle {path}: {WEIGHTS_FILE}: {short_reason(error)}") from error
-    if not is_right:
-        if is_remote(path):
-            file.unlink()  # of the cache; what is there next may be right
-        raise DataError(
-            f"member bundle {path}: {WEIGHTS_FILE} is not the one that it was made with"
-        )
-    return load_file(file)
-
-
-def read_weights_file(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, or ``.pt``/``.pth`` without running pickled code.
-
-    Raises:
-        DataError: If it is neither, or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"weights {path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise DataError(f"weights {path}: cannot be read: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # the unpickler's own refusal is private to the standard library
-        raise DataError(
-            f"weights {path}: holds more than tensors and is not opened: it might run code"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise DataError(f"weights {path}: no state dict of tensors in it")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def write_ensemble(members: Sequence[tuple[str | Path, float]], out: Path) -> EnsembleSpec:
@@ -310,11 +228,6 @@ def _check_entry(entry: Any, *, source: str | Path) -> None:
         raise DataError(
             f"ensemble {source}: weight of {entry['path']} must be above 0, got {weight!r}"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:

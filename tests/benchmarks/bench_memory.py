@@ -17,7 +17,6 @@ from pathlib import Path
 import av
 import numpy as np
 from measure import run_measured
-from scoring_systems import make_random_member
 
 _CLIP_SECONDS = 4.0
 _FPS = 25
@@ -35,6 +34,9 @@ def main() -> None:
     if options.run:
         print(json.dumps(score(*options.run)))
         return
+    # Not at the top: the process that is measured loads what `dsdi score` loads.
+    from scoring_systems import make_random_member
+
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         clips = options.folder or work / "clips"

@@ -16,12 +16,8 @@ from dsdi_ray.distributed.train_loop import starting_network
 from dsdi_ray.distributed.train_members import train_each
 from dsdi_ray.distributed.train_plan import plan_training
 from dsdi_ray.errors import ConfigError, DataError, ResourceError
-from dsdi_ray.storage.bundles import (
-    read_ensemble,
-    read_member_spec,
-    read_member_weights,
-    write_ensemble,
-)
+from dsdi_ray.storage.bundles import read_ensemble, read_member_spec, write_ensemble
+from dsdi_ray.storage.member_weights import read_member_weights
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]

@@ -171,3 +171,12 @@ def test_every_function_that_the_map_of_the_paper_names_exists():
         tree = ast.parse(modules[module].read_text("utf-8"))
         defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         assert function in defined, f"{module}.{function}"
+
+
+@pytest.mark.parametrize(
+    "module", ["distributed.index", "distributed.score", "distributed.rank", "storage.bundles"]
+)
+def test_what_trains_nothing_starts_without_a_network_library(module):
+    code = f"import sys, dsdi_ray.{module}; print(*sorted({{'torch', 'timm'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -8,15 +8,8 @@ from file_servers import file_server
 from safetensors.torch import save_file
 
 from dsdi_ray.errors import DataError, TaxonomyError
-from dsdi_ray.storage.bundles import (
-    MemberSpec,
-    read_ensemble,
-    read_member_spec,
-    read_member_weights,
-    read_weights_file,
-    write_ensemble,
-    write_member,
-)
+from dsdi_ray.storage.bundles import MemberSpec, read_ensemble, read_member_spec, write_ensemble
+from dsdi_ray.storage.member_weights import read_member_weights, read_weights_file, write_member
 from dsdi_ray.taxonomy import load_taxonomy
 
 SPEC = MemberSpec(

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsdi_ray.storage.bundles import MemberSpec, write_member
+from dsdi_ray.storage.bundles import MemberSpec
+from dsdi_ray.storage.member_weights import write_member
 from dsdi_ray.storage.validation_logits import ValidationLogits, write_validation
 from dsdi_ray.taxonomy import Taxonomy, taxonomy_from_dict
 
