@@ -91,22 +91,20 @@ def processes(fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     """Processes below this one that fit; those that end meanwhile do not count."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.NoSuchProcess):
             if fits(process):
                 found.append(process)
-        except psutil.NoSuchProcess:
-            continue
     return found
 
 
-def seconds(process: psutil.Process) -> float:
-    """CPU time of a process."""
-    return float(sum(process.cpu_times()[:2]))
-
-
 def decode_children() -> list[psutil.Process]:
-    # Work has begun: more of the CPU was used than imports take.
-    return processes(lambda p: "dsdi_ray.vision.decode_child" in p.cmdline() and seconds(p) > 0.45)
+    """Those that have a clip in hand."""
+    return processes(
+        lambda p: (
+            "dsdi_ray.vision.decode_child" in p.cmdline()
+            and any(file.path.endswith(".mp4") for file in p.open_files())
+        )
+    )
 
 
 def decode_actors() -> list[psutil.Process]:
