@@ -14,7 +14,7 @@ _ON_CPUS = {
     # peak of memory is the same.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_ARENA_MAX": "1",  # those of threads are bounded, and give back what does not fit
+    "MALLOC_ARENA_MAX": "1",  # further ones, of threads, are given back whole whatever the above say
 }
 
 

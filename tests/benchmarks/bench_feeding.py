@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import ray
 import torch
 from training_inputs import add_options, make_set, recipe_of
 
@@ -24,10 +25,12 @@ from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.learner import Learner
 from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.objectives import build_objective
+from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_data import Feeder, epoch_batches, load_pictures, num_steps
 from dsdi_ray.distributed.train_epoch import micro_batch
 from dsdi_ray.distributed.train_loop import starting_network
-from dsdi_ray.storage.prepared import PreparedSet
+from dsdi_ray.storage.prepared import IMAGE_FILES, PreparedSet
+from dsdi_ray.vision.transforms import decode_square
 
 
 def main() -> None:
@@ -105,7 +108,7 @@ def compare_feeding(options: argparse.Namespace) -> None:
         middle = float(np.median(spent))
         rate = num_images / middle
         print(f"  {name:24} {rate:8.1f} images/s  {bare_seconds / middle:5.2f}", flush=True)
-    rate = _ray_data_rate(options, prepared, recipe)
+    rate = _ray_data_rate(prepared, recipe)
     print(f"  {'Ray Data, feeding alone':24} {rate:8.1f} images/s")
 
 
@@ -118,20 +121,14 @@ _NO_AUGMENTATION = dict.fromkeys(
 )  # fmt: skip
 
 
-def _ray_data_rate(options: argparse.Namespace, prepared: object, recipe: Recipe) -> float:
+def _ray_data_rate(prepared: PreparedSet, recipe: Recipe) -> float:
     """Images per second of Ray Data that reads, decodes and hands out, with no step at all."""
-    import ray
-
-    from dsdi_ray.distributed.session import ray_session
-    from dsdi_ray.storage.prepared import IMAGE_FILES
-    from dsdi_ray.vision.transforms import decode_square
-
     side = recipe.input_px
 
     def decode(rows: pa.Table) -> dict[str, np.ndarray]:
         return {"picture": np.stack([decode_square(v.as_buffer(), side) for v in rows["jpeg"]])}
 
-    with ray_session():
+    with ray_session(has_state_api=False):
         ray.data.DataContext.get_current().use_datasource_v2 = False  # which starts 32 actors first
         files = [str(file) for file in prepared.path.glob(IMAGE_FILES)]
         rows = ray.data.read_parquet(files, columns=["jpeg"])

@@ -20,6 +20,8 @@ from typing import Any
 
 from training_inputs import add_options, make_set, recipe_of
 
+from dsdi_ray.config import Recipe
+
 
 def main() -> None:
     """Measure and print."""
@@ -97,8 +99,6 @@ def _run_plain(options: argparse.Namespace) -> dict[str, Any]:
     """A loop by hand: decoded pictures in memory, augmented by the processes of a DataLoader."""
     import timm
     import torch
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision.transforms import v2
 
     from dsdi_ray.distributed.train_data import load_pictures
     from dsdi_ray.method.losses import focal_loss
@@ -108,42 +108,7 @@ def _run_plain(options: argparse.Namespace) -> dict[str, Any]:
     recipe = recipe_of(options, epochs=options.epochs)
     device = torch.device("cuda" if options.gpu else "cpu")
     parts = load_pictures(PreparedSet.open(options.folder / "prepared"), recipe)
-    a = recipe.augmentation
-    augment = v2.Compose(
-        [
-            v2.RandomHorizontalFlip(a.horizontal_flip),
-            v2.RandomVerticalFlip(a.vertical_flip),
-            v2.RandomRotation(a.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR),
-            v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue),
-        ]
-    )
-    scale = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
-
-    class Items(Dataset):
-        def __init__(self, part: object, *, is_train: bool) -> None:
-            self.part, self.is_train = part, is_train
-
-        def __len__(self) -> int:
-            return len(self.part)
-
-        def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-            picture = torch.from_numpy(self.part.cached[i]).permute(2, 0, 1)
-            picture = augment(picture) if self.is_train else picture
-            return scale(picture), torch.from_numpy(self.part.labels[i])
-
-    num_processes = 8 if options.gpu else 2
-    loaders = [
-        DataLoader(
-            Items(part, is_train=is_train),
-            batch_size=recipe.batch_size if is_train else 64,
-            shuffle=is_train,
-            drop_last=is_train,
-            num_workers=num_processes,
-            persistent_workers=True,
-            pin_memory=options.gpu,
-        )
-        for part, is_train in zip(parts, (True, False), strict=True)
-    ]
+    loaders = _plain_loaders(parts, recipe, options)
     num_classes = parts[0].labels.shape[1]
     network = timm.create_model(options.backbone, num_classes=num_classes)
     network = network.to(device).to(memory_format=torch.channels_last)
@@ -172,6 +137,50 @@ def _run_plain(options: argparse.Namespace) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         torch.save([network.state_dict(), optimizer.state_dict()], options.folder / "plain.pt")
     return {"epoch": median(seconds)}
+
+
+def _plain_loaders(parts: Any, recipe: Recipe, options: argparse.Namespace) -> list[Any]:
+    """DataLoaders of the training and the validation part."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import v2
+
+    a = recipe.augmentation
+    augment = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(a.horizontal_flip),
+            v2.RandomVerticalFlip(a.vertical_flip),
+            v2.RandomRotation(a.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue),
+        ]
+    )
+    scale = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
+
+    class Items(Dataset):
+        def __init__(self, part: object, *, is_train: bool) -> None:
+            self.part, self.is_train = part, is_train
+
+        def __len__(self) -> int:
+            return len(self.part)
+
+        def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+            picture = torch.from_numpy(self.part.cached[i]).permute(2, 0, 1)
+            picture = augment(picture) if self.is_train else picture
+            return scale(picture), torch.from_numpy(self.part.labels[i])
+
+    num_processes = 8 if options.gpu else 2
+    return [
+        DataLoader(
+            Items(part, is_train=is_train),
+            batch_size=recipe.batch_size if is_train else 64,
+            shuffle=is_train,
+            drop_last=is_train,
+            num_workers=num_processes,
+            persistent_workers=True,
+            pin_memory=options.gpu,
+        )
+        for part, is_train in zip(parts, (True, False), strict=True)
+    ]
 
 
 _SYSTEMS = {"dsdi": _run_dsdi, "plain": _run_plain}
