@@ -22,6 +22,7 @@ from dsdi_ray.cli import (
     train,
     training,
 )
+from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError, UserError
 
 EXIT_ERROR = 1
@@ -82,6 +83,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error, its traceback with --debug."""
+    skip_last_collection()
     try:
         app()
     except KeyboardInterrupt:

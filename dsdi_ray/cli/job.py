@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
 
@@ -19,6 +20,7 @@ def job_app() -> typer.Typer:
 
 def run_job(app: typer.Typer) -> None:
     """Run a job; an error that was raised on purpose is one line, and the exit status is 1."""
+    skip_last_collection()
     try:
         app()
     except DsdiError as error:

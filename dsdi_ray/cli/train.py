@@ -63,11 +63,14 @@ def train(
     if dry_run:
         _print_plan(resolved, data, workers=workers, gpu=gpu, address=address, as_json=as_json)
         return
+    from dsdi_ray.distributed.network_libraries import load_meanwhile
     from dsdi_ray.distributed.session import ray_session
-    from dsdi_ray.distributed.train import train_member
 
     assert out is not None
+    load_meanwhile()
     with json_alone(as_json), ray_session(address=address, has_state_api=False):
+        from dsdi_ray.distributed.train import train_member
+
         summary = train_member(
             resolved,
             data=data,

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
+from dsdi_ray.distributed.network_libraries import skip_last_collection
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -43,6 +44,7 @@ class ScoreFrames:
         from dsdi_ray.distributed.members import load_member
         from dsdi_ray.vision.cpu_threads import lone_threads
 
+        skip_last_collection()
         self._pool, self._micro_batch = None, micro_batch
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)

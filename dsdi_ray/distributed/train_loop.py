@@ -21,6 +21,7 @@ from torch import nn
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.learner import Learner
 from dsdi_ray.distributed.loss_watch import DivergedError
+from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.distributed.objectives import build_objective
 from dsdi_ray.distributed.optimizers import learning_rate
 from dsdi_ray.distributed.train_data import Feeder, load_pictures, num_steps
@@ -52,6 +53,7 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
     Returns:
         A mistake that was come upon. It is not raised: Ray would do again what fails each time.
     """
+    skip_last_collection()
     if config["num_threads"]:
         torch.set_num_threads(config["num_threads"])
     context = ray.train.get_context()
