@@ -17,7 +17,7 @@ before. Where nothing changed, that is said in seconds and no run is added. A jo
 goes on where it stopped.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -27,67 +27,24 @@ from dsdi_ray.cli.archive import print_plan
 from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
-from dsdi_ray.distributed.contact_sheet import write_contact_sheet
-from dsdi_ray.distributed.rank import Ranking, rank_archive
+from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.reindex import update_archive
-from dsdi_ray.distributed.score import ScoreSummary, score_archive
+from dsdi_ray.distributed.rescoring import (
+    RUNS,
+    RescoreSummary,
+    ScoredArchive,
+    write_rescoring,
+)
+from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.errors import ConfigError
 from dsdi_ray.method.pooling import POOLS
-from dsdi_ray.method.run_changes import compare_runs
-from dsdi_ray.report.rescore_page import Rescoring, newly_on_top, write_rescore_page
-from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble
+from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
-from dsdi_ray.storage.manifest import MANIFEST_SCHEMA
-from dsdi_ray.storage.manifest_changes import ManifestChanges, compare_manifests
-from dsdi_ray.storage.run_history import (
-    PastRun,
-    changed_inputs,
-    last_run,
-    next_run,
-    run_inputs,
-)
-from dsdi_ray.storage.runs import scores_of_run, write_run_files
+from dsdi_ray.storage.run_history import last_run
 from dsdi_ray.vision.decode import DecodeSettings
 
-SHEET_FEATURES, SHEET_CLIPS = 8, 6
-
 app = job_app()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RescoreSummary:
-    """What a rescoring came to.
-
-    Attributes:
-        run: Folder of the new run, None where nothing changed or nothing was written.
-        compared_with: Folder of the last run before, None for a first one.
-        changed: What a run is made of that is another than in the last run: clips, members,
-            decode_id, pool, outcomes (how many clips are ok, partial, failed).
-        num_new: Clips that the last run's archive lacked.
-        num_changed: Clips whose content is another.
-        num_gone: Clips that are no longer there; they are not ranked, their scores are kept.
-        score: What the scoring found and did.
-        num_clips_ranked: Clips in the new run.
-        unranked: Clips that are not, by reason.
-        features: Of each feature, how many clips entered and left the top, rose and fell, which
-            share of it stayed, and Kendall's tau.
-        page: The page, None where none was written.
-        files: The new run's files.
-    """
-
-    run: str | None = None
-    compared_with: str | None
-    changed: list[str]
-    num_new: int
-    num_changed: int
-    num_gone: int
-    score: ScoreSummary
-    num_clips_ranked: int = 0
-    unranked: dict[str, int] = field(default_factory=dict)
-    features: list[dict[str, object]] = field(default_factory=list)
-    page: str | None = None
-    files: list[str] = field(default_factory=list)
 
 
 def run(
@@ -124,14 +81,11 @@ def run(
     out = out.resolve()
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps)
-    last = last_run(out / "runs")
+    last = last_run(out / RUNS)
 
     with ray_session(address=address):
         say_stage("1/4 Index what is new (dsdi index)")
         manifest = update_archive(archive, out / "manifest.parquet", write=not dry_run)
-        clips = compare_manifests(
-            last.manifest if last else MANIFEST_SCHEMA.empty_table(), manifest
-        )
 
         say_stage("2/4 Score what the store lacks (dsdi score)")
         scored = score_archive(
@@ -143,26 +97,18 @@ def run(
             dry_run=dry_run,
             on_plan=print_plan,
         )
-        inputs = run_inputs(
-            manifest,
-            members,
-            decode_id=settings.decode_id,
+        now = ScoredArchive(
+            out=out,
+            ensemble_name=path_in(ensemble).name or "ensemble",
+            members=members,
+            manifest=manifest,
+            settings=settings,
             pool=pool,
-            num_outcomes={
-                "ok": scored.num_ok, "partial": scored.num_partial, "failed": scored.num_failed
-            },
-        )  # fmt: skip
-        changed = changed_inputs(last.inputs if last else {}, inputs)
-        summary = RescoreSummary(
-            compared_with=str(out / "runs" / last.name) if last else None,
-            changed=changed,
-            num_new=len(clips.new),
-            num_changed=len(clips.changed),
-            num_gone=len(clips.gone),
-            score=scored,
+            scored=scored,
+            last=last,
         )
-        if dry_run or not (changed or scored.num_frames):
-            return summary
+        if dry_run or not (now.changed or scored.num_frames):
+            return now.summary()
 
         say_stage("3/4 Rank the clips for each feature (dsdi rank)")
         ranking = rank_archive(
@@ -174,55 +120,7 @@ def run(
         )
 
     say_stage("4/4 Compare with the last run and write the page")
-    before = scores_of_run(last.run) if last else {}
-    changes = compare_runs(before, scores_of_run(ranking.run), top_k=top_k_diff)
-    with next_run(out / "runs") as new:
-        files = write_run_files(
-            ranking.run,
-            new.folder,
-            taxonomy=members.taxonomy,
-            tag=path_in(ensemble).name or "ensemble",
-            elapsed_seconds=ranking.seconds,
-            metadata=inputs,
-        )
-        new.write_manifest(manifest)
-        rescoring = Rescoring(
-            name=new.name,
-            compared_with=last.name if last else None,
-            how=f"Scored at {settings.fps:g} frames per second; frames are pooled by {pool}.",
-            facts=_facts(clips, scored, ranking),
-            members=_members(members, last),
-            clips=clips,
-            failed=scored.reasons,
-            unranked=ranking.unranked,
-            run=ranking.run,
-            changes=changes,
-            top_k=top_k_diff,
-        )
-        newest = newly_on_top(ranking.run, changes, num_clips=SHEET_CLIPS)
-        sheet = new.folder / "new_on_top.png" if len(newest) else None
-        if sheet is not None:
-            write_contact_sheet(
-                newest,
-                manifest,
-                sheet,
-                settings=settings,
-                num_features=SHEET_FEATURES,
-                num_clips=top_k_diff,
-            )
-        # Before the run gets its number: where this is cut off, the same command does it again.
-        page = write_rescore_page(out / "index.html", rescoring, sheet=sheet)
-
-    folder = out / "runs" / new.name
-    return replace(
-        summary,
-        run=str(folder),
-        num_clips_ranked=ranking.num_clips,
-        unranked=dict(ranking.unranked),
-        features=_features(rescoring) if last else [],
-        page=str(page),
-        files=[str(folder / file.name) for file in files],
-    )
+    return write_rescoring(now, ranking, top_k=top_k_diff)
 
 
 @app.command()
@@ -275,54 +173,6 @@ def main(
         print_json(asdict(summary))
     else:
         _print_summary(summary)
-
-
-def _facts(clips: ManifestChanges, scored: ScoreSummary, ranking: Ranking) -> dict[str, float]:
-    """What the page says of the work."""
-    return {
-        "clips in the archive": scored.num_clips,
-        "new": len(clips.new),
-        "changed": len(clips.changed),
-        "gone": len(clips.gone),
-        "(clip, member) pairs in the store": scored.num_pairs_present,
-        "pairs that were missing": scored.num_pairs_missing,
-        "clips decoded": scored.num_clips_scored,
-        "frames scored": scored.num_frames,
-        "clips scored on every frame": scored.num_ok,
-        "scored on a part of their frames": scored.num_partial,
-        "failed": scored.num_failed,
-        "ranked": ranking.num_clips,
-        "seconds": round(scored.seconds + ranking.seconds),
-    }
-
-
-def _members(
-    ensemble: EnsembleSpec, last: PastRun | None
-) -> dict[str, tuple[str, float | None, float | None]]:
-    """Members of now and of the last run by id: name, weight, weight before."""
-    before = last.member_weights if last else {}
-    now = {
-        m.member_id: (path_in(m.path).name, m.weight, before.get(m.member_id))
-        for m in ensemble.members
-    }
-    gone = {i: ("no longer in it", None, weight) for i, weight in before.items() if i not in now}
-    return {**now, **gone}
-
-
-def _features(rescoring: Rescoring) -> list[dict[str, object]]:
-    names = rescoring.feature_names
-    return [
-        {
-            "feature": names.get(feature_id, str(feature_id)),
-            "entered": len(change.entered),
-            "left": len(change.left),
-            "rose": len(change.risen),
-            "fell": len(change.fallen),
-            "overlap": change.overlap,
-            "kendall_tau": change.kendall_tau,
-        }
-        for feature_id, change in rescoring.changes.items()
-    ]
 
 
 def _print_summary(summary: RescoreSummary) -> None:

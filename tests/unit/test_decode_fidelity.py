@@ -20,9 +20,17 @@ def scene(width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def stripes(width: int, height: int) -> np.ndarray:
+    """Saturated colours with hard edges, as in test patterns."""
+    colours = np.array([[255, 0, 0], [0, 255, 255], [0, 0, 255], [255, 255, 0]], np.uint8)
+    row = colours[np.arange(width) // 24 % len(colours)]
+    return np.ascontiguousarray(np.broadcast_to(row, (height, width, 3)))
+
+
 def write_scene(
     path: Path,
     *,
+    picture: np.ndarray | None = None,
     size: tuple[int, int] = (224, 128),
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
@@ -31,20 +39,21 @@ def write_scene(
     options: dict[str, str] | None = None,
     sizes: tuple[tuple[int, int], ...] = (),
 ) -> Path:
-    """A second of a still scene; ``sizes`` are those of further streams, which are grey."""
+    """A second of a still picture; ``sizes`` are those of further streams, which are grey."""
     with av.open(str(path), "w") as container:
-        pictures = [scene(*size), *(np.full((h, w, 3), 90, np.uint8) for w, h in sizes)]
+        first = scene(*size) if picture is None else picture
+        pictures = [first, *(np.full((h, w, 3), 90, np.uint8) for w, h in sizes)]
         streams = []
-        for picture in pictures:
+        for shown in pictures:
             stream = container.add_stream(codec, rate=10, options={"crf": "8", **(options or {})})
-            stream.height, stream.width, _ = picture.shape
+            stream.height, stream.width, _ = shown.shape
             stream.pix_fmt = pixel_format
             stream.codec_context.colorspace = space
             stream.codec_context.color_range = color_range
             streams.append(stream)
         for _ in range(10):
-            for stream, picture in zip(streams, pictures, strict=True):
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            for stream, shown in zip(streams, pictures, strict=True):
+                frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(
                     format=pixel_format, dst_colorspace=space, dst_color_range=color_range
                 )
                 container.mux(stream.encode(frame))
@@ -57,12 +66,19 @@ def psnr_of_frames(
     path: Path, truth: np.ndarray, *, is_careful: bool, num_frames: int = 10
 ) -> float:
     """The worst frame's, against a picture that Pillow resizes."""
+    small = Image.fromarray(truth).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+    return worst_psnr(path, np.asarray(small), is_careful=is_careful, num_frames=num_frames)
+
+
+def worst_psnr(
+    path: Path, reference: np.ndarray, *, is_careful: bool, num_frames: int = 10
+) -> float:
+    """Of the frames against one picture, ``[S, S, 3]``, or one each."""
     chunks, outcome = decode(path, is_careful=is_careful)
     assert (outcome.status, outcome.frames_scored) == ("ok", num_frames)
-    small = Image.fromarray(truth).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     frames = np.concatenate([c.pixels[SIDE_PX] for c in chunks]).astype(float)
-    errors = np.mean((frames - np.asarray(small)) ** 2, axis=(1, 2, 3))
-    return float(10 * np.log10(255**2 / errors.max()))
+    errors = np.mean((frames - reference) ** 2, axis=(1, 2, 3))
+    return float(10 * np.log10(255**2 / max(errors.max(), 1e-9)))
 
 
 @BOTH
@@ -137,3 +153,20 @@ def test_of_several_video_streams_one_is_taken_and_named(tmp_path, b_frames, is_
     clip = write_scene(tmp_path / "a.mp4", sizes=((96, 64), (64, 96)), options={"bf": b_frames})
     assert psnr_of_frames(clip, scene(224, 128), is_careful=is_careful) > 35
     assert "video stream 0 of several" in decode(clip, is_careful=is_careful)[1].note
+
+
+@BOTH
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_saturated_edges_look_as_pyav_resizes_them(tmp_path, b_frames, is_careful):
+    """Pillow's, of a whole picture in RGB, has sharper colours: YUV's are half as wide."""
+    clip = write_scene(tmp_path / "a.mp4", picture=stripes(640, 360), options={"bf": b_frames})
+    with av.open(str(clip)) as container:
+        reference = np.stack(
+            [
+                frame.reformat(
+                    SIDE_PX, SIDE_PX, format="rgb24", interpolation="BICUBIC"
+                ).to_ndarray()
+                for frame in container.decode(video=0)
+            ]
+        )
+    assert worst_psnr(clip, reference, is_careful=is_careful) > 35
