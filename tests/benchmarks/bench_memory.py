@@ -1,6 +1,6 @@
 """Peak memory and time per clip of a whole scoring job as the archive, or one clip, grows.
 
-    python tests/benchmarks/bench_memory.py                       # 10, 100, 1,000 clips; 10 s, 1 h
+    python tests/benchmarks/bench_memory.py              # 10, 100, 1,000 clips; 10 s, 1 min, 1 h
     python tests/benchmarks/bench_memory.py --clips 10 100 --minutes 10
 
 Memory is that of all processes of the job, Ray's included (PSS). Each line is a job of its own.
@@ -45,7 +45,7 @@ def main() -> None:
         archives = [make_archive(clips / f"{n}-clips", num_clips=n) for n in options.clips]
         report([(f"{n} clips of {_CLIP_SECONDS:g} s", a) for n, a in
                 zip(options.clips, archives, strict=True)], member)  # fmt: skip
-        lengths = (10.0, 60 * options.minutes)
+        lengths = (10.0, 60.0, 60 * options.minutes)
         long = [make_archive(clips / f"{s:g}-s", num_clips=1, seconds=s) for s in lengths]
         report([(f"1 clip of {s:g} s", a) for s, a in zip(lengths, long, strict=True)], member)
 
