@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsdi_ray.cli.archive import print_score_summary
 from dsdi_ray.cli.job import say_stage
 from dsdi_ray.cli.output import print_facts, print_table
+from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.config import load_recipe
 from dsdi_ray.distributed.contact_sheet import write_contact_sheet
 from dsdi_ray.distributed.demo_archive import make_archive

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsdi_ray.cli.archive import print_score_summary
+from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.cli.stages import Stages
 from dsdi_ray.distributed.contact_sheet import write_contact_sheet
 from dsdi_ray.distributed.index import index_once

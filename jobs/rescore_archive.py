@@ -23,10 +23,10 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import print_plan
 from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
+from dsdi_ray.cli.scoring_output import print_plan
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.reindex import update_archive
 from dsdi_ray.distributed.rescoring import (

@@ -19,10 +19,10 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.archive import print_score_summary
 from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json
 from dsdi_ray.cli.output import json_alone, print_facts, print_json
+from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import ScoreSummary, score_archive

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsdi_ray.distributed.sweep_trial import latest_history, stop_trial
-from dsdi_ray.distributed.validation import METRICS
 from dsdi_ray.errors import DataError
+from dsdi_ray.method.epoch_selection import METRICS
 from dsdi_ray.method.halving import TrialProgress, rungs, stop_epochs
 from dsdi_ray.progress import print_line
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord

@@ -1,47 +1,32 @@
 """Train a member with Ray Train: drive the workers, show progress, write the bundles."""
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
-
 from dsdi_ray.config import Recipe
-from dsdi_ray.distributed.network_environment import network_environment
-from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
 from dsdi_ray.distributed.train_loop import (
     CHECKPOINTS,
     HISTORY_FILE,
     starting_network,
     take_over,
-    train_loop,
 )
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
+from dsdi_ray.distributed.train_run import run_workers
 from dsdi_ray.distributed.train_workers import worker_shares
-from dsdi_ray.errors import DataError, UserError
+from dsdi_ray.errors import DataError
 from dsdi_ray.progress import print_line
 from dsdi_ray.storage.bundles import MEMBER_FILE, MemberSpec, check_place, read_member_spec
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoints
 from dsdi_ray.vision.backbones import preprocessing_of
 from dsdi_ray.vision.network_facts import check_input_px
-
-_MAX_FAILURES = 3  # workers that die; mistakes are not tried again
-# How often Ray's controller looks after the workers. Ray's own 2 s are waited for at the end of a
-# run, and of each epoch that is shorter.
-_POLLS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
-# One process less to start per run; on one machine nobody takes a node away with a warning.
-_NO_WATCHER = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +137,7 @@ def train_member(
     history = work / HISTORY_FILE
     with follow(recipe, history, mlflow=mlflow, on_epoch=in_sweep.on_epoch if in_sweep else None):
         if recipe.epochs not in checkpoints.epochs():
-            _fit(
+            run_workers(
                 config,
                 work,
                 num_workers=num_workers,
@@ -218,45 +203,6 @@ def _resources(in_sweep: SweepShare | None, *, use_gpu: bool) -> dict[str, float
     return {"CPU": in_sweep.cpus_per_worker if in_sweep else 1.0}
 
 
-def _fit(
-    config: Mapping[str, object],
-    work: Path,
-    *,
-    num_workers: int,
-    use_gpu: bool,
-    resources_per_worker: dict[str, float],
-) -> None:
-    """Run the workers to the end.
-
-    Checkpoints are the run's own and not Ray's, which may be torn by a kill; so each start is a new
-    run to Ray, in a folder that goes with the others.
-    """
-    os.environ.setdefault(*_POLLS)
-    if cluster_resources().num_nodes == 1:
-        os.environ.setdefault(*_NO_WATCHER)
-    trainer = TorchTrainer(
-        train_loop,
-        train_loop_config=dict(config),
-        # One worker has nobody to talk to, and NCCL would not begin where a GPU is but a number.
-        torch_config=TorchConfig(backend="gloo") if num_workers == 1 else None,
-        scaling_config=ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker=resources_per_worker,
-        ),
-        run_config=RunConfig(
-            name=uuid.uuid4().hex[:12],
-            storage_path=str(work / "ray"),
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env=network_environment(use_gpu=use_gpu),
-        ),
-    )
-    with _plain_errors():
-        mistake = trainer.fit().return_value
-    if mistake is not None:
-        raise mistake
-
-
 def _summary(spec: MemberSpec, out: Path, started: float, *, reused: bool) -> TrainSummary:
     metrics = spec.metrics or {}
     return TrainSummary(
@@ -276,15 +222,3 @@ def starting_weights(recipe: Recipe) -> str:
     """Where weights come from: hub, none, or a file by a path that holds in any folder."""
     weights = recipe.backbone.weights
     return weights if weights in ("hub", "none") else str(Path(weights).resolve())
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise the user's mistake that a worker came upon, not Ray's account of it."""
-    try:
-        yield
-    except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, UserError):
-                raise failure from error
-        raise

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.train_labels import LabelledPart, labelled_parts
-from dsdi_ray.distributed.validation import selected_epoch
+from dsdi_ray.method.epoch_selection import selected_epoch
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.bundles import MemberSpec
 from dsdi_ray.storage.member_weights import write_member

@@ -26,12 +26,9 @@ from dsdi_ray.distributed.objectives import build_objective
 from dsdi_ray.distributed.optimizers import learning_rate
 from dsdi_ray.distributed.train_data import Feeder, load_pictures, num_steps
 from dsdi_ray.distributed.train_epoch import Worker, check_shares, train_epoch
-from dsdi_ray.distributed.validation import (
-    selected_epoch,
-    validation_logits,
-    validation_metrics,
-)
+from dsdi_ray.distributed.validation import validation_logits, validation_metrics
 from dsdi_ray.errors import DataError, ResourceError, UserError
+from dsdi_ray.method.epoch_selection import selected_epoch
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.member_weights import read_weights_file
 from dsdi_ray.storage.prepared import PreparedSet

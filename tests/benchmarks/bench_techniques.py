@@ -37,11 +37,11 @@ from dsdi_ray.method.fusion import sigmoid
 from dsdi_ray.method.metrics import average_precisions, lrap
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.prepared import PreparedSet
-from dsdi_ray.taxonomy import load_taxonomy
+from dsdi_ray.taxonomy import Taxonomy, load_taxonomy
 
 _RARE = 0.05
 _OUTLIERS = 0.05
-_BASE = {
+RECIPE = {
     "backbone": {"name": "test_byobnet", "weights": "none"},
     "input_px": 96,
     "augmentation": dict.fromkeys(
@@ -149,7 +149,7 @@ def judge(
 ) -> NDArray[np.float64]:
     """Train once; LRAP, mAP of common and of rare features by the truth."""
     recipe = Recipe.model_validate(
-        {**_BASE, "name": "one", "seed": seed, "split_seed": seed, **technique.changes}
+        {**RECIPE, "name": "one", "seed": seed, "split_seed": seed, **technique.changes}
     )
     train, validation = load_pictures(prepared, recipe)
     if technique.outliers:
@@ -157,11 +157,18 @@ def judge(
     logits = validate_cycles(recipe, prepared, train, validation)
     chosen = logits if technique.averages_cycles else logits[-1:]
     scores = np.mean([sigmoid(part) for part in chosen], axis=0)
-    shown = np.stack([truth[Path(name).name] for name in validation.image_ids])
+    return quality(scores, validation, prepared.taxonomy, truth)
+
+
+def quality(
+    scores: NDArray[np.floating], pictures: Pictures, taxonomy: Taxonomy, truth: Mapping[str, Truth]
+) -> NDArray[np.float64]:
+    """LRAP, mAP of common and of rare features, of scores ``[N, C]`` by what pictures truly show."""
+    shown = np.stack([truth[Path(name).name] for name in pictures.image_ids])
     share = np.mean(list(truth.values()), axis=0)
     per_class = average_precisions(shown, scores)
     is_feature = np.ones(len(share), bool)
-    is_feature[list(prepared.taxonomy.none_indices)] = False
+    is_feature[list(taxonomy.none_indices)] = False
     is_common = share >= _RARE
     maps = [np.nanmean(per_class[is_feature & part]) for part in (is_common, ~is_common)]
     return np.array([lrap(shown, scores), *maps])

@@ -111,13 +111,13 @@ def test_a_clip_that_kills_two_children_is_partial_with_the_reason(clip):
 
 def test_a_clip_that_kills_two_children_before_a_frame_is_failed_with_the_reason(clip):
     with DecodeProcess(SETTINGS) as process:
-        start = process._start
+        start = process._pipe._start
 
         def start_and_kill() -> None:
             start()
             os.kill(process.pid, signal.SIGKILL)
 
-        process._start = start_and_kill
+        process._pipe._start = start_and_kill
         chunks, outcome = decode(process, clip)
     assert (chunks, outcome.status, outcome.attempts) == ([], "failed", 2)
     assert outcome.error in {

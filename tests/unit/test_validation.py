@@ -3,8 +3,9 @@ import pytest
 
 from dsdi_ray.distributed.train_data import Pictures
 from dsdi_ray.distributed.train_loop import check_owner
-from dsdi_ray.distributed.validation import selected_epoch, validation_metrics
+from dsdi_ray.distributed.validation import validation_metrics
 from dsdi_ray.errors import DataError
+from dsdi_ray.method.epoch_selection import selected_epoch
 from dsdi_ray.method.objective import Objective
 from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
 
