@@ -6,7 +6,7 @@ import gc
 import importlib
 import threading
 
-_LIBRARIES = ("torch", "timm", "sklearn.metrics", "pandas")
+_LIBRARIES = ("torch", "timm")
 
 
 def load_meanwhile() -> None:
