@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_memory.py              # 10, 100, 1,000 clips; 10 s, 1 min, 1 h
     python tests/benchmarks/bench_memory.py --clips 10 100 --minutes 10
 
-Memory is that of all processes of the job, Ray's included (PSS). Each line is a job of its own.
-Needs psutil (the ``dev`` extra).
+Memory is that of all processes of the job, Ray's included. Each line is a job of its own. Needs psutil
+(the ``dev`` extra).
 """
 
 import argparse

@@ -1,18 +1,22 @@
 """Run a command and measure it whole: wall clock, and the peak memory of all its processes."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-_SECONDS_BETWEEN_LOOKS = 0.3
-_MAX_SHARE_OF_LOOKS = 0.25  # of the time: the kernel counts the pages of all processes in each
+_SECONDS_BETWEEN_LOOKS = 0.05
+_MAX_SHARE_OF_COUNTS = 0.25  # of the time: the kernel goes through the pages of all processes
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Measured:
 
     Attributes:
         result: Its last line on standard output.
-        peak_mib: Most memory that it and its children held at once (PSS: shared pages count once).
+        peak_mib: Most memory that it and its children held at once. What belongs to one process is
+            looked at 20 times a second; what they share counts once (PSS), as it was last counted.
         cpu_seconds: Of all processes that were seen alive, user and system.
     """
 
@@ -35,39 +40,63 @@ def run_measured(arguments: Sequence[str]) -> Measured:
     child = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    peak, cpu_by_pid = 0.0, dict[int, float]()
+    family = _Family(child.pid)
     is_over = threading.Event()
-
-    def follow() -> None:
-        nonlocal peak
-        pause = _SECONDS_BETWEEN_LOOKS
-        while not is_over.wait(pause):
-            started = time.monotonic()
-            peak = max(peak, _memory_mib(child.pid, cpu_by_pid))
-            pause = max(_SECONDS_BETWEEN_LOOKS, (time.monotonic() - started) / _MAX_SHARE_OF_LOOKS)
-
-    follower = threading.Thread(target=follow, daemon=True)
+    follower = threading.Thread(target=family.follow, args=(is_over,), daemon=True)
     follower.start()
     output, messages = child.communicate()
     is_over.set()
     follower.join()
     if child.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{messages[-3000:]}")
-    return Measured(json.loads(output.strip().splitlines()[-1]), peak, sum(cpu_by_pid.values()))
+    return Measured(
+        json.loads(output.strip().splitlines()[-1]),
+        family.peak_bytes / 2**20,
+        sum(family.cpu_by_pid.values()),
+    )
 
 
-def _memory_mib(pid: int, cpu_by_pid: dict[int, float]) -> float:
-    total = 0
+class _Family:
+    """A process, its children and theirs, as long as they live."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._processes = [self._root]
+        self._shared_bytes = 0.0
+        self.peak_bytes = 0.0
+        self.cpu_by_pid: dict[int, float] = {}
+
+    def follow(self, is_over: threading.Event) -> None:
+        """Look again and again, until it is over."""
+        next_count = 0.0
+        while not is_over.wait(_SECONDS_BETWEEN_LOOKS):
+            started = time.monotonic()
+            if started >= next_count:
+                self._count()
+                took = time.monotonic() - started
+                next_count = started + took / _MAX_SHARE_OF_COUNTS
+            own = sum(_own_bytes(process.pid) for process in self._processes)
+            self.peak_bytes = max(self.peak_bytes, own + self._shared_bytes)
+
+    def _count(self) -> None:
+        """See which processes there are, their CPU time, and how much memory they share."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._processes = [self._root, *self._root.children(recursive=True)]
+        shared = 0
+        for process in self._processes:
+            try:
+                shared += process.memory_full_info().pss - _own_bytes(process.pid)
+                times = process.cpu_times()
+            except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+                continue
+            self.cpu_by_pid[process.pid] = times.user + times.system
+        self._shared_bytes = max(0, shared)
+
+
+def _own_bytes(pid: int) -> int:
+    """Resident memory that is neither a file's nor shared; 0 for a process that is gone."""
     try:
-        root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0
-    for process in processes:
-        try:
-            total += process.memory_full_info().pss
-            times = process.cpu_times()
-            cpu_by_pid[process.pid] = times.user + times.system
-        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-            continue
-    return total / 2**20
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
