@@ -1,14 +1,22 @@
-"""Planned samples through decord: fast, and believed only where it counts as FFmpeg does."""
+"""Planned samples through decord: fast, and believed only where it counts as FFmpeg does.
 
+decord brings an FFmpeg of its own and shows its functions to all that is loaded later: PyAV must be
+loaded before, or it calls decord's in place of its own, of whatever version these are.
+"""
+
+import ctypes
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import av  # noqa: F401 # before decord
 import decord
 import numpy as np
+from decord._ffi.libinfo import find_lib_path
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.cpu_features import avoid_slow_gathers, forgo_gathers
 from dsdi_ray.vision.pictures import Sample
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
@@ -43,6 +51,8 @@ class DecordReader:
         size, times = self.sizes[0], self.timeline.display_times
         if len(times) * 3 * size**2 > _MAX_HELD_BYTES:
             raise DecodeError(f"decord might hold all of {len(times)} pictures in memory")
+        if avoid_slow_gathers():
+            forgo_gathers(ctypes.CDLL(find_lib_path()[0]))
         try:
             self._reader = decord.VideoReader(
                 self.path,

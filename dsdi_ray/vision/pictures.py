@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.cpu_features import avoid_slow_gathers
 from dsdi_ray.vision.failures import short_reason
 
 Squares = dict[int, NDArray[np.uint8]]  # side S in pixels -> RGB [S, S, 3]
 Sample = tuple[int, Squares]  # position in the plan, pictures
 
+# FFmpeg's numbers of BT.709, none given, FCC, BT.470BG, SMPTE 170M and 240M, BT.2020.
+_COLOR_MATRICES = frozenset((1, 2, 4, 5, 6, 7, 9))
+_FULL_RANGE = 2
 _MAX_IMAGE_PX = 400_000_000
 # Filters for quarter turns counter-clockwise.
 _TURNS: Mapping[int, Sequence[tuple[str, str | None]]] = {
@@ -51,15 +54,17 @@ def resize_square(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]
 class SquareScaler:
     """Turns decoded pictures upright and resizes them to squares, straight from YUV.
 
-    The filters are those that decord builds of the same FFmpeg: *measured*, both decoders give the
-    same bytes for all clean sample clips, so a frame does not depend on which one served. Resizing
-    before the conversion to RGB costs a third of converting whole pictures first.
+    The result is that of decord, which has FFmpeg scale from YUV to RGB in one step: *measured*, both
+    decoders give the same bytes for all clean sample clips, so a frame does not depend on which one
+    served (but see :func:`_scales_in_two_steps`). Resizing before the conversion to RGB costs a third
+    of converting whole pictures first.
 
     Args:
         sizes: Sides in pixels.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
+        avoid_slow_gathers()
         self._sizes = sizes
         self._graphs: dict[int, Graph] = {}
         self._kind: tuple[object, ...] | None = None
@@ -71,7 +76,8 @@ class SquareScaler:
             FFmpegError: If FFmpeg cannot convert its pixels.
         """
         turns = round(frame.rotation / 90) % 4
-        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, turns)
+        look = (frame.format.name, frame.colorspace, frame.color_range)
+        kind = (frame.width, frame.height, *look, turns)
         if kind != self._kind:  # a stream may change its picture size on the way
             self._graphs = {size: _square_graph(frame, size, turns) for size in self._sizes}
             self._kind = kind
@@ -87,22 +93,45 @@ class SquareScaler:
 def _square_graph(frame: VideoFrame, side_px: int, turns: int) -> Graph:
     graph = Graph()
     graph.threads = 1  # each of many would filter the rows that its neighbours need as well
+    source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
+    scaling = [("scale", f"{side_px}:{side_px}")]
+    if _scales_in_two_steps(frame, side_px):
+        # What the one step does: rounded to 8 bits before the conversion, colours half as wide.
+        # But here FFmpeg has vector instructions for the first of the two.
+        source += f":colorspace={frame.colorspace}:range={frame.color_range}"
+        exact = "flags=bicubic+accurate_rnd"
+        scaling = [
+            ("scale", f"{side_px}:{side_px}:{exact}"),
+            ("format", "yuv422p"),
+            ("scale", exact),
+        ]
     steps = [
-        graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base or Fraction(1, 1000),
-        ),
-        *(graph.add(name, arguments) for name, arguments in _TURNS[turns]),
-        graph.add("scale", f"{side_px}:{side_px}"),
-        graph.add("format", "rgb24"),
-        graph.add("buffersink"),
+        ("buffer", source),
+        *_TURNS[turns],
+        *scaling,
+        ("format", "rgb24"),
+        ("buffersink", None),
     ]
-    for one, following in pairwise(steps):
+    for one, following in pairwise([graph.add(name, arguments) for name, arguments in steps]):
         one.link_to(following)
     graph.configure()
     return graph
+
+
+def _scales_in_two_steps(frame: VideoFrame, side_px: int) -> bool:
+    """Whether scaling first and converting to RGB then gives what one step gives.
+
+    It does where FFmpeg's one step rounds to 8 bits and halves the colours' width as well, and as long
+    as no value overshoots 0 to 255. *Measured* for limited range: the same bytes but for hard edges
+    between fully saturated colours, where some pixels in 10,000 are up to 4 levels off; 0.88 ms and not
+    1.29 from 1080p to 224 px.
+    """
+    return (
+        frame.format.name in {"yuv420p", "yuv422p", "nv12"}
+        and frame.color_range != _FULL_RANGE
+        and frame.colorspace in _COLOR_MATRICES
+        and side_px % 2 == 0
+    )
 
 
 def read_image(path: str) -> tuple[NDArray[np.uint8], str | None]:

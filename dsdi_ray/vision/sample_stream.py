@@ -1,6 +1,7 @@
 """A reader's samples, taken chunk by chunk, with an eye on what looks wrong."""
 
 from collections.abc import Generator, Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,16 @@ class SampleStream:
 
     Args:
         samples: See :mod:`dsdi_ray.vision.pyav_reader`.
-
-    Attributes:
-        is_suspicious: A picture of the last chunk taken is black or repeated.
     """
 
     def __init__(self, samples: Iterator[Sample | None]) -> None:
         self._samples = samples
         self._ahead: Sample | None = None
         self._before: NDArray[np.uint8] | None = None
-        self.is_suspicious = False
 
     def take(self, stop: int) -> Generator[None, None, Pictures]:
         """Take the samples at positions before ``stop``; those that did not decode are absent."""
         pictures: Pictures = {}
-        self.is_suspicious = False
         while True:
             if self._ahead is None:
                 sample = next(self._samples, _END)
@@ -44,13 +40,15 @@ class SampleStream:
                 return pictures
             self._ahead = None
             pictures[position] = squares
-            self._watch(next(iter(squares.values())))
 
-    def _watch(self, picture: NDArray[np.uint8]) -> None:
-        is_black = int(picture.max()) <= _BLACK_LEVEL
-        is_repeated = self._before is not None and np.array_equal(picture, self._before)
-        self.is_suspicious |= is_black or is_repeated
-        self._before = picture
+    def looks_wrong(self, pictures: Pictures) -> bool:
+        """Whether a picture is black or the one before it again; to be asked of every chunk."""
+        shown = [next(iter(pictures[position].values())) for position in sorted(pictures)]
+        before = [] if self._before is None else [self._before]
+        self._before = shown[-1] if shown else self._before
+        return any(int(picture.max()) <= _BLACK_LEVEL for picture in shown) or any(
+            np.array_equal(one, following) for one, following in pairwise([*before, *shown])
+        )
 
 
 def are_same(pictures: Pictures, others: Pictures) -> bool:
