@@ -1,5 +1,6 @@
 """Resized pictures: the same whichever way FFmpeg takes to them."""
 
+import _ssl
 import ctypes
 import platform
 import subprocess
@@ -86,7 +87,7 @@ def test_forgoing_gathers_leaves_the_bytes_as_they_are():
 
 
 def test_a_build_that_does_not_show_its_flags_is_left_alone():
-    assert not forgo_gathers(ctypes.CDLL(None))
+    assert not forgo_gathers(ctypes.CDLL(_ssl.__file__))
 
 
 def test_trying_out_gathers_settles_what_this_process_does():
