@@ -1,6 +1,5 @@
 """Resized pictures: the same whichever way FFmpeg takes to them."""
 
-import _ssl
 import ctypes
 import platform
 import subprocess
@@ -10,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
+from numpy._core import _multiarray_umath
 
 from dsdi_ray.vision import cpu_features
 from dsdi_ray.vision.cpu_features import avoid_slow_gathers, forgo_gathers
@@ -87,7 +87,7 @@ def test_forgoing_gathers_leaves_the_bytes_as_they_are():
 
 
 def test_a_build_that_does_not_show_its_flags_is_left_alone():
-    assert not forgo_gathers(ctypes.CDLL(_ssl.__file__))
+    assert not forgo_gathers(ctypes.CDLL(_multiarray_umath.__file__))
 
 
 def test_trying_out_gathers_settles_what_this_process_does():
