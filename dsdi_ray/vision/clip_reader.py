@@ -3,10 +3,10 @@
 Which decoder is tried first: PyAV where at least a tenth of the pictures need no decoding, which
 decord cannot skip; decord for all others. What the first refuses, gives up on, or (decord) returns
 suspiciously (a black picture, a picture repeated) is decoded again in full with PyAV, whose
-pictures count; where decord and PyAV agree decord goes on. All ways give the same bytes (see
-:class:`dsdi_ray.vision.pictures.SquareScaler`). A chunk is
-passed on only once it is settled whose pictures it holds. A hang or a crash is the parent
-process's business: it starts again at the first chunk that it did not get.
+pictures count; where decord and PyAV agree decord goes on. All ways in which a
+clip may be served give the same bytes. A chunk is passed on only once it is settled whose pictures
+it holds. A hang or a crash is the parent process's business: it starts again at the first chunk
+that it did not get.
 """
 
 import time
@@ -33,8 +33,6 @@ from dsdi_ray.vision.video_stream import VideoFile, check_file, looks_encrypted
 
 Progress = float | None  # a sign of life; a number asks for so many seconds without another
 _PATIENCE = 4.0  # times what reading the same packets with PyAV took
-# decord decodes every picture. *Measured*: a clip costs it some 7 % more than PyAV in full.
-_MIN_UNNEEDED_SHARE = 0.1
 
 
 class ClipReader:
@@ -167,7 +165,7 @@ class ClipReader:
     ) -> None:
         """Start the fast decoder: PyAV where it may skip a tenth of the pictures, else decord."""
         self._attempts += 1
-        if plan.unneeded_share >= _MIN_UNNEEDED_SHARE:
+        if plan.is_worth_skipping:
             self._notes.append(f"{plan.unneeded_share:.0%} of the pictures are skipped undecoded")
             skipping = SkippingReader(video, plan, timeline, self._sizes)
             self._fast = "pyav", SampleStream(skipping.read(first))

@@ -46,11 +46,8 @@ def main() -> None:
     import av
     import decord
 
-    from dsdi_ray.vision.cpu_features import avoid_slow_gathers
-
     av.logging.set_level(av.logging.PANIC)
     decord.logging.set_level(decord.logging.QUIET)
-    avoid_slow_gathers()
     send(stream, {"kind": "ready"})
     while True:
         request = requests.get()

@@ -54,18 +54,20 @@ def resize_square(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]
 class SquareScaler:
     """Turns decoded pictures upright and resizes them to squares, straight from YUV.
 
-    The result is that of decord, which has FFmpeg scale from YUV to RGB in one step: *measured*, both
-    decoders give the same bytes for all clean sample clips, so a frame does not depend on which one
-    served (but see :func:`_scales_in_two_steps`). Resizing before the conversion to RGB costs a third
-    of converting whole pictures first.
+    Resizing before the conversion to RGB costs a third of converting whole pictures first. decord has
+    FFmpeg do both in one step, which is slower than two (see :func:`_scales_in_two_steps`) and may
+    differ in few pixels: so where decord may serve a clip too, it is done as decord does. *Measured*:
+    then both give the same bytes, and a frame does not depend on which one served.
 
     Args:
         sizes: Sides in pixels.
+        like_decord: Whether bytes must be decord's.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], *, like_decord: bool) -> None:
         avoid_slow_gathers()
         self._sizes = sizes
+        self._like_decord = like_decord
         self._graphs: dict[int, Graph] = {}
         self._kind: tuple[object, ...] | None = None
 
@@ -79,7 +81,15 @@ class SquareScaler:
         look = (frame.format.name, frame.colorspace, frame.color_range)
         kind = (frame.width, frame.height, *look, turns)
         if kind != self._kind:  # a stream may change its picture size on the way
-            self._graphs = {size: _square_graph(frame, size, turns) for size in self._sizes}
+            self._graphs = {
+                size: _square_graph(
+                    frame,
+                    size,
+                    turns,
+                    in_two_steps=not self._like_decord and _scales_in_two_steps(frame, size),
+                )
+                for size in self._sizes
+            }
             self._kind = kind
         pictures = {}
         for size, graph in self._graphs.items():
@@ -90,12 +100,12 @@ class SquareScaler:
         return pictures
 
 
-def _square_graph(frame: VideoFrame, side_px: int, turns: int) -> Graph:
+def _square_graph(frame: VideoFrame, side_px: int, turns: int, *, in_two_steps: bool) -> Graph:
     graph = Graph()
     graph.threads = 1  # each of many would filter the rows that its neighbours need as well
     source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
     scaling = [("scale", f"{side_px}:{side_px}")]
-    if _scales_in_two_steps(frame, side_px):
+    if in_two_steps:
         # What the one step does: rounded to 8 bits before the conversion, colours half as wide.
         # But here FFmpeg has vector instructions for the first of the two.
         source += f":colorspace={frame.colorspace}:range={frame.color_range}"
@@ -119,7 +129,7 @@ def _square_graph(frame: VideoFrame, side_px: int, turns: int) -> Graph:
 
 
 def _scales_in_two_steps(frame: VideoFrame, side_px: int) -> bool:
-    """Whether scaling first and converting to RGB then gives what one step gives.
+    """Whether scaling first and converting to RGB then gives what one step gives, but for rounding.
 
     It does where FFmpeg's one step rounds to 8 bits and halves the colours' width as well, and as long
     as no value overshoots 0 to 255. *Measured* for limited range: the same bytes but for hard edges

@@ -122,7 +122,7 @@ class PyavReader:
         if first >= len(self.plan):
             return
         self._num_pictures = 0
-        self._scaler = SquareScaler(self.sizes)
+        self._scaler = SquareScaler(self.sizes, like_decord=not self.plan.is_worth_skipping)
         self._stretch, self._last_pts = 0, None
         # A picture serves the sample at its own time. Where no picture comes at a sample's time,
         # the one before serves it if it says that it is shown so long: the second field of a

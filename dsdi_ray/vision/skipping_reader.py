@@ -41,7 +41,7 @@ class SkippingReader:
         Raises:
             DecodeError: Where a full decode is called for.
         """
-        faults, scaler = Faults(), SquareScaler(self.sizes)
+        faults, scaler = Faults(), SquareScaler(self.sizes, like_decord=False)
         times = self.plan.display_times.tolist()
         position = first
         for frame in frames_from(

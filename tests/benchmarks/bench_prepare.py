@@ -108,7 +108,7 @@ def _run_job(folder: Path, *, num_images: int) -> None:
     plain_files = files[:_PLAIN_IMAGES]
     started = time.monotonic()
     for file in plain_files:
-        plainly(file.read_bytes())
+        _open_plainly(file)
     alone = len(plain_files) / (time.monotonic() - started)
     with ray_session() as resources:
         started = time.monotonic()

@@ -126,6 +126,20 @@ def test_odd_sizes(tmp_path, name, codec, pixel_format, size, is_careful):
     assert psnr_of_frames(clip, scene(*size), is_careful=is_careful) > 35
 
 
+@pytest.mark.parametrize("side_px", [224, 320])  # decord hands over none of 96
+def test_both_decoders_give_the_same_bytes_even_where_resizing_overshoots(tmp_path, side_px):
+    rng = np.random.default_rng(0)
+    blocks = rng.choice([0, 255], (23, 41, 3)).repeat(12, 0).repeat(12, 1)[:270, :482]
+    grain = rng.normal(0, 12, blocks.shape)
+    picture = np.clip(blocks + grain, 0, 255).astype(np.uint8)
+    options = {"crf": "1", "bf": "0"}
+    clip = write_scene(tmp_path / "a.mp4", picture=picture, pixel_format="yuv422p", options=options)
+    (decord, *_), one = decode(clip, sizes=(side_px,))
+    (pyav, *_), other = decode(clip, sizes=(side_px,), is_careful=True)
+    assert (one.decoder, other.decoder) == ("decord", "pyav")
+    np.testing.assert_array_equal(decord.pixels[side_px], pyav.pixels[side_px])
+
+
 @BOTH
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
 def test_interlaced_coding(tmp_path, name, is_careful):
