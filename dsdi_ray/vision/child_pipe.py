@@ -15,6 +15,13 @@ from dsdi_ray.vision.decode_child import HEADER
 
 _START_TIMEOUT_SECONDS = 120.0  # a loaded machine; imports alone take half a second
 _PIPE_BYTES = 2**20
+# Of glibc's malloc; elsewhere they say nothing to anyone. Memory of one clip's pictures is kept for the
+# next one's, not returned to the system, which would hand it out anew page by page, each filled with
+# zeros. *Measured*: 4 % less CPU time on 1080p.
+_MEMORY_IS_KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**27),
+}
 
 
 class ChildPipe:
@@ -95,17 +102,15 @@ class ChildPipe:
 
     def _start(self) -> None:
         self.kill()
-        # The child imports from where this process does: a Ray worker's path is not in its
-        # environment. Without -P a file in the working directory could stand in for a module.
-        search_path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._child = subprocess.Popen(
+            # Without -P a file in the working directory could stand in for a module.
             [sys.executable, "-P", "-m", "dsdi_ray.vision.decode_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
             bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
+            env=child_environment(),
         )
         assert self._child.stdout is not None
         if sys.platform == "linux":
@@ -117,6 +122,18 @@ class ChildPipe:
         except DecodeError as problem:
             self.kill()
             raise ResourceError(f"the decode process does not start: it {problem}") from problem
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a decoder's process."""
+    # It imports from where this process does: a Ray worker's path is not in its environment.
+    search_path = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
+    return {
+        **os.environ,
+        **_MEMORY_IS_KEPT,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": search_path,
+    }
 
 
 def _exit_reason(child: subprocess.Popen[bytes], messages: IO[bytes] | None) -> str:

@@ -1,8 +1,10 @@
-"""A container that was read for its packets serves decoding as one opened anew does."""
+"""A file opened in the quickest way, or read for its packets before, decodes as any does."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numbered_clips import result_of, write_clip
@@ -32,6 +34,52 @@ def test_its_pictures_are_those_of_a_file_opened_anew(tmp_path: Path, name: str,
         found = pictures(again, stream)
         assert found == pictures(*open_video(str(clip)))
         np.testing.assert_array_equal([pts for pts, _ in found], sorted(facts.display_times))
+
+
+def without_reordering_limits(clip: Path) -> Path:
+    """Take from the headers how late pictures may be shown (H.264 E.1.1, bitstream_restriction)."""
+    with av.open(str(clip)) as container:
+        extradata = bytes(container.streams.video[0].codec_context.extradata)
+    length = int.from_bytes(extradata[6:8], "big")
+    header = extradata[8 : 8 + length]
+    bits = "".join(f"{byte:08b}" for byte in header)
+    # The flag, three times 1, and twice the same length of motion vectors, a code of seven bits.
+    restriction = list(re.finditer(r"1111(0001\d{3})\1", bits))[-1]
+    bits = (bits[: restriction.start()] + "01").ljust(len(bits), "0")
+    changed = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+    content = clip.read_bytes()
+    assert content.count(header) == 1
+    clip.write_bytes(content.replace(header, changed))
+    return clip
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["bframes=3", "bframes=3:open-gop=1:keyint=10", "b-adapt=0:bframes=9:b-pyramid=normal:ref=6"],
+)
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_opening_without_decoding_changes_no_picture(
+    tmp_path: Path, parameters: str, is_limited: bool
+):
+    options = {"x264-params": parameters}
+    clip = write_clip(tmp_path / "a.mp4", options=options, max_b_frames=None)
+    if not is_limited:
+        without_reordering_limits(clip)
+    container = av.open(str(clip))
+    truth = pictures(container, container.streams.video[0])
+    container, stream = open_video(str(clip))
+    assert stream.codec_context.pix_fmt is None  # which FFmpeg sets with the first picture
+    assert pictures(container, stream) == truth
+    assert len(truth) == 50
+
+
+@pytest.mark.parametrize(("name", "b_frames"), [("a.mp4", 0), ("a.mkv", 3)])
+def test_where_headers_do_not_tell_the_order_ffmpeg_finds_it_out(
+    tmp_path: Path, name: str, b_frames: int
+):
+    container, stream = open_video(str(write_clip(tmp_path / name, max_b_frames=b_frames)))
+    assert stream.codec_context.pix_fmt == "yuv420p"
+    container.close()
 
 
 def test_one_that_is_in_use_is_not_lent_again(tmp_path: Path):
