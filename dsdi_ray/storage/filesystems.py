@@ -18,6 +18,7 @@ import posixpath
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -49,6 +50,23 @@ class RemoteFile(Protocol):
 
     def copy_to(self, out: BinaryIO, start: int = 0, stop: int | None = None) -> None:
         """Append bytes ``start`` to ``stop`` to a file."""
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A remote file as a listing shows it, without a request for the file itself.
+
+    Attributes:
+        uri: Its URI.
+        relative: Its path in the folder that was listed.
+        size: In bytes, None where the server does not list.
+        changed_at: When it was written, in seconds since 1970; None where that is not told.
+    """
+
+    uri: str
+    relative: str
+    size: int | None = None
+    changed_at: float | None = None
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -153,8 +171,8 @@ def write_bytes(uri: str | Path, content: bytes | pa.Buffer) -> None:
     temporary.rename(target)
 
 
-def list_files(uri: str) -> Iterator[tuple[str, str]]:
-    """List a remote file, folder (whole) or glob: each file's URI and its path in the folder.
+def list_files(uri: str) -> Iterator[ListedFile]:
+    """List a remote file, folder (whole) or glob.
 
     ``*`` and ``?`` stand for anything within a name, ``**`` for any folders; folders that a glob
     matches are listed whole.
@@ -163,22 +181,28 @@ def list_files(uri: str) -> Iterator[tuple[str, str]]:
         OSError: If it cannot be listed.
     """
     if _scheme(uri) in _WEB:
-        yield uri, path_in(uri).name
+        yield ListedFile(uri, path_in(uri).name)
         return
     filesystem, path = resolve(uri)
     prefix = uri.rstrip("/").removesuffix(path)
-    kind = filesystem.get_file_info(path).type
-    if kind == pafs.FileType.File:
-        yield uri, posixpath.basename(path)
+    info = filesystem.get_file_info(path)
+    if info.is_file:
+        yield ListedFile(uri, posixpath.basename(path), info.size, changed_at(info))
         return
     folder, matches = path, None
-    if kind == pafs.FileType.NotFound and re.search(r"[*?]", path):
+    if info.type == pafs.FileType.NotFound and re.search(r"[*?]", path):
         folder = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
         matches = re.compile(_glob_pattern(path))
     selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
     for info in filesystem.get_file_info(selector):
         if info.is_file and (matches is None or matches.fullmatch(info.path)):
-            yield f"{prefix}{info.path}", info.path.removeprefix(folder).lstrip("/")
+            relative = info.path.removeprefix(folder).lstrip("/")
+            yield ListedFile(f"{prefix}{info.path}", relative, info.size, changed_at(info))
+
+
+def changed_at(info: pafs.FileInfo) -> float | None:
+    """When a file was written, in seconds since 1970; None where its store does not tell."""
+    return None if info.mtime_ns is None else info.mtime_ns * 1e-9
 
 
 def short_reason(error: BaseException) -> str:

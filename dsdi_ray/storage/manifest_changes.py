@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from dsdi_ray.storage.filesystems import is_remote, local_path
 from dsdi_ray.storage.media_files import FoundFile
 
+_CLOCKS_APART_SECONDS = 900  # at most, of this machine and a server
+
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestChanges:
@@ -47,14 +49,14 @@ def files_to_probe(
 ) -> list[FoundFile]:
     """Files that a manifest does not know, or no longer as they are.
 
-    A local file is looked at again if its size is another or it was written after the manifest; a
-    file that could not be read then, in any case. A remote file that is known counts as unchanged:
-    to ask for each would take longer than to list them.
+    A file is looked at again if its size is another or it was written after the manifest; one that
+    could not be read then, in any case. A file on a web server, which does not list its files,
+    counts as unchanged: to ask for each would take long.
 
     Args:
         files: The archive's files now.
         manifest: Of the archive before.
-        written_at: When the manifest was written, in seconds of the file system's clock.
+        written_at: When the manifest was written, in seconds since 1970.
     """
     content_of = dict(
         zip(manifest["uri"].to_pylist(), manifest["content_id"].to_pylist(), strict=True)
@@ -72,13 +74,16 @@ def _is_unknown(file: FoundFile, content_id: str | None, written_at: float) -> b
     if content_id is None:
         return True
     if is_remote(file.uri):
-        return False
-    try:
-        status = local_path(file.uri).stat()
-    except OSError:
-        return True  # the prober says why
-    size = content_id.partition("-")[0]
-    return str(status.st_size) != size or status.st_mtime > written_at
+        size, changed_at = file.size, file.changed_at
+        written_at -= _CLOCKS_APART_SECONDS
+    else:
+        try:
+            status = local_path(file.uri).stat()
+        except OSError:
+            return True  # the prober says why
+        size, changed_at = status.st_size, status.st_mtime
+    has_other_size = size is not None and str(size) != content_id.partition("-")[0]
+    return has_other_size or (changed_at is not None and changed_at > written_at)
 
 
 def _contents(manifest: pa.Table) -> dict[str, str | None]:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from dsdi_ray.errors import DataError
-from dsdi_ray.storage.filesystems import is_remote, list_files, local_path, path_in, short_reason
+from dsdi_ray.storage.filesystems import (
+    ListedFile,
+    is_remote,
+    list_files,
+    local_path,
+    path_in,
+    short_reason,
+)
 
 _VIDEO_NAMES = """
     3g2 3gp 3gpp 264 265 360 amv asf av1 avc avi bdmv dav divx dv f4v flv h264 h265 hevc insv ivf
@@ -30,11 +37,15 @@ class FoundFile:
         uri: Absolute path or URI.
         relative: The path that names it among others.
         media: ``video`` or ``image``.
+        size: In bytes, as a remote folder's listing says; None for others.
+        changed_at: When it was written, in seconds since 1970; likewise.
     """
 
     uri: str
     relative: str
     media: str
+    size: int | None = None
+    changed_at: float | None = None
 
 
 def find_media(paths: Sequence[str]) -> list[FoundFile]:
@@ -54,8 +65,11 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
             raise DataError(f"{text}: cannot be listed: {short_reason(error)}") from error
         if not files:
             raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for uri, relative in files:
-            found.setdefault(uri, FoundFile(uri, relative, media_of(relative)))
+        for file in files:
+            kind = media_of(file.relative)
+            found.setdefault(
+                file.uri, FoundFile(file.uri, file.relative, kind, file.size, file.changed_at)
+            )
     return list(found.values())
 
 
@@ -91,7 +105,7 @@ def media_of(uri: str) -> str:
     return "image" if path_in(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
 
 
-def _local_files(text: str) -> list[tuple[str, str]]:
+def _local_files(text: str) -> list[ListedFile]:
     path = local_path(text).expanduser()
     if path.is_dir():
         files = _files_in(path, path)
@@ -99,7 +113,7 @@ def _local_files(text: str) -> list[tuple[str, str]]:
         files = [(path, Path(path.name))]
     else:
         files = _matches(str(path))
-    return [(str(file.resolve()), relative.as_posix()) for file, relative in files]
+    return [ListedFile(str(file.resolve()), relative.as_posix()) for file, relative in files]
 
 
 def _matches(pattern: str) -> list[tuple[Path, Path]]:
@@ -119,10 +133,13 @@ def _files_in(folder: Path, root: Path) -> list[tuple[Path, Path]]:
     return [(p, p.relative_to(root)) for p in paths if p.is_file()]
 
 
-def _remote_files(uri: str) -> list[tuple[str, str]]:
+def _remote_files(uri: str) -> list[ListedFile]:
     takes_any = bool(re.search(r"[*?]", uri)) and _names_suffix(uri)
-    files = sorted(list_files(uri))
-    return [(u, r) for u, r in files if u == uri or takes_any or _is_media(PurePosixPath(r))]
+    return [
+        file
+        for file in sorted(list_files(uri), key=lambda file: file.uri)
+        if file.uri == uri or takes_any or _is_media(PurePosixPath(file.relative))
+    ]
 
 
 def _names_suffix(pattern: str) -> bool:

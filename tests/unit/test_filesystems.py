@@ -1,5 +1,6 @@
 """Paths and URIs: joined, split, listed, written, refused."""
 
+import time
 from pathlib import Path
 
 import boto3
@@ -133,8 +134,15 @@ class TestBuckets:
             read_bytes(f"s3://anonymous@bucket/{private}")
         assert read_bytes(f"s3://bucket/{private}") == b"x/2/one.mov"
 
+    def test_a_listing_tells_size_and_time_of_change(self, s3):
+        (found,) = find_media(["s3://bucket/films/x/2"])
+        assert found.size == len(b"x/2/one.mov")
+        assert abs(found.changed_at - time.time()) < 600
+        (named,) = find_media(["s3://bucket/films/x/2/one.mov"])
+        assert (named.size, named.changed_at) == (found.size, found.changed_at)
+
     def test_anonymous_is_kept_in_what_is_listed(self, s3):
-        uris = [uri for uri, _ in list_files("s3://anonymous@bucket/films/x")]
+        uris = [file.uri for file in list_files("s3://anonymous@bucket/films/x")]
         assert "s3://anonymous@bucket/films/x/one.ts" in uris
 
     @pytest.mark.parametrize("uri", ["s3://bucket/none", "s3://nowhere/x", "s3://bucket/*.avi"])

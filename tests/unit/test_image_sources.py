@@ -101,6 +101,8 @@ def test_stamps_follow_what_can_be_seen_of_a_change(tmp_path):
     write(tmp_path / "a.jpg", b"other and longer")
     assert file.stamp != first
     assert ImageFile("s3://bucket/a.jpg").stamp == ("s3://bucket/a.jpg", None)
+    listed = ImageFile("s3://bucket/a.jpg", listed=(5, 1000.0))
+    assert listed.stamp == ("s3://bucket/a.jpg", None, 5, 1000.0)
     assert ImageFile(str(tmp_path / "gone.jpg")).stamp[-1] == -1
 
 

@@ -62,11 +62,21 @@ def test_a_file_that_went_meanwhile_is_left_to_the_prober(file):
     assert files_to_probe(found, manifest_table([row]), written_at=2000.0) == found
 
 
-def test_a_remote_file_that_is_known_counts_as_unchanged():
+@pytest.mark.parametrize(
+    ("size", "changed_at", "is_probed"),
+    [
+        (1, 1000.0, False),
+        (2, 1000.0, True),
+        (1, 9000.0, True),
+        (1, 1950.0, True),  # the server's clock may be late
+        (None, None, False),  # on a web server
+    ],
+)
+def test_a_remote_file_is_probed_again_if_its_listing_shows_a_change(size, changed_at, is_probed):
     uri = "s3://bucket/clip.mp4"
     row = {"clip_id": "clip", "uri": uri, "content_id": "1-etag"}
-    found = [FoundFile(uri, "clip.mp4", "video")]
-    assert files_to_probe(found, manifest_table([row]), written_at=0.0) == []
+    found = [FoundFile(uri, "clip.mp4", "video", size, changed_at)]
+    assert files_to_probe(found, manifest_table([row]), written_at=2000.0) == is_probed * found
 
 
 def test_clips_of_files_are_all_parts_of_these_and_no_others():
