@@ -22,12 +22,9 @@ from dsdi_ray.cli import (
     train,
     training,
 )
+from dsdi_ray.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, leave_with, one_line
 from dsdi_ray.distributed.network_libraries import skip_last_collection
-from dsdi_ray.errors import DsdiError, UserError
-
-EXIT_ERROR = 1
-EXIT_USER_MISTAKE = 2
-EXIT_INTERRUPTED = 130
+from dsdi_ray.errors import DsdiError
 
 app = typer.Typer(
     name="dsdi",
@@ -92,11 +89,8 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        # A Ray task's error is of the class of its cause but speaks with its whole traceback.
-        message = " ".join(str(getattr(error, "cause", error)).split())
         if isinstance(error, DsdiError):
-            typer.echo(f"dsdi: error: {message}", err=True)
-            sys.exit(EXIT_USER_MISTAKE if isinstance(error, UserError) else EXIT_ERROR)
-        kind = type(error).__name__
-        typer.echo(f"dsdi: internal error: {kind}: {message[:500]} (see dsdi --debug)", err=True)
+            leave_with(error, name="dsdi")
+        problem = f"{type(error).__name__}: {one_line(error)[:500]}"
+        typer.echo(f"dsdi: internal error: {problem} (see dsdi --debug)", err=True)
         sys.exit(EXIT_ERROR)

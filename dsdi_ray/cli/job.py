@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from dsdi_ray.cli.output import EXIT_INTERRUPTED, leave_with
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
@@ -19,13 +20,16 @@ def job_app() -> typer.Typer:
 
 
 def run_job(app: typer.Typer) -> None:
-    """Run a job; an error that was raised on purpose is one line, and the exit status is 1."""
+    """Run a job; it ends as ``dsdi`` does, but shows the traceback of an error of the program."""
     skip_last_collection()
+    name = Path(sys.argv[0]).stem
     try:
         app()
+    except KeyboardInterrupt:
+        typer.echo(f"{name}: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     except DsdiError as error:
-        # A Ray task's error is of the class of its cause but speaks with its whole traceback.
-        sys.exit(f"{Path(sys.argv[0]).stem}: error: {getattr(error, 'cause', error)}")
+        leave_with(error, name=name)
 
 
 def say_stage(text: str) -> None:

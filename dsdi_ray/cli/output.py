@@ -6,10 +6,28 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 import yaml
+
+from dsdi_ray.errors import DsdiError, UserError
+
+EXIT_ERROR = 1
+EXIT_USER_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def leave_with(error: DsdiError, *, name: str) -> NoReturn:
+    """End the program with an error that was raised on purpose, in one line."""
+    typer.echo(f"{name}: error: {one_line(error)}", err=True)
+    sys.exit(EXIT_USER_MISTAKE if isinstance(error, UserError) else EXIT_ERROR)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    # A Ray task's error is of the class of its cause but speaks with its whole traceback.
+    return " ".join(str(getattr(error, "cause", error)).split())
 
 
 @contextlib.contextmanager

@@ -259,7 +259,7 @@ def test_a_mistake_ends_the_job_with_one_line(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"score_archive: error: {tmp_path / 'none'} is no ensemble bundle: ensemble.yaml is missing"
     ]
