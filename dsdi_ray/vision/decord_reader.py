@@ -25,7 +25,7 @@ _BATCH_SIZE = 16  # pictures that decord hands over at once
 _TIMESTAMP_TOLERANCE_SECONDS = 2e-3
 # decord's thread goes on decoding into memory while nobody takes pictures, up to the file's end
 # (known to its tracker: dmlc/decord 157, 208, 304). *Measured*: 0.6 GB before a network was loaded.
-_MAX_HELD_BYTES = 2**27
+_MAX_HELD_BYTES = 2**26
 _NO_FAULTS = 1e-9  # decord raises once the share of pictures that it made up exceeds this
 
 
