@@ -149,7 +149,7 @@ def test_a_mistake_is_one_line_and_no_output(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=240,
     )
-    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
     (line,) = wrong.stderr.strip().splitlines()
     assert line.startswith("rescore_archive: error: ")
     assert "is no ensemble bundle" in line
