@@ -22,7 +22,7 @@ from dsdi_ray.cli import (
     train,
     training,
 )
-from dsdi_ray.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, leave_with, one_line
+from dsdi_ray.cli.output import EXIT_ERROR, leave_interrupted, leave_with, one_line
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
@@ -84,8 +84,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("dsdi: interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        leave_interrupted(name="dsdi")
     except Exception as error:
         if "--debug" in sys.argv:
             raise

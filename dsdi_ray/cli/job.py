@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from dsdi_ray.cli.output import EXIT_INTERRUPTED, leave_with
+from dsdi_ray.cli.output import leave_interrupted, leave_with
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
@@ -26,8 +26,7 @@ def run_job(app: typer.Typer) -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo(f"{name}: interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        leave_interrupted(name=name)
     except DsdiError as error:
         leave_with(error, name=name)
 

@@ -24,6 +24,12 @@ def leave_with(error: DsdiError, *, name: str) -> NoReturn:
     sys.exit(EXIT_USER_MISTAKE if isinstance(error, UserError) else EXIT_ERROR)
 
 
+def leave_interrupted(*, name: str) -> NoReturn:
+    """End the program that a user interrupted."""
+    typer.echo(f"{name}: interrupted; the same command goes on where it stopped", err=True)
+    sys.exit(EXIT_INTERRUPTED)
+
+
 def one_line(error: Exception) -> str:
     """What an error says, on one line."""
     # A Ray task's error is of the class of its cause but speaks with its whole traceback.

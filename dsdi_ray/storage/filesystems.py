@@ -18,10 +18,9 @@ import posixpath
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -52,21 +51,16 @@ class RemoteFile(Protocol):
         """Append bytes ``start`` to ``stop`` to a file."""
 
 
-@dataclass(frozen=True)
-class ListedFile:
-    """A remote file as a listing shows it, without a request for the file itself.
+class Listing(NamedTuple):
+    """What a store's listing says of a file, without a request for the file itself.
 
     Attributes:
-        uri: Its URI.
-        relative: Its path in the folder that was listed.
-        size: In bytes, None where the server does not list.
+        size: In bytes.
         changed_at: When it was written, in seconds since 1970; None where that is not told.
     """
 
-    uri: str
-    relative: str
-    size: int | None = None
-    changed_at: float | None = None
+    size: int
+    changed_at: float | None
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -171,8 +165,11 @@ def write_bytes(uri: str | Path, content: bytes | pa.Buffer) -> None:
     temporary.rename(target)
 
 
-def list_files(uri: str) -> Iterator[ListedFile]:
+def list_files(uri: str) -> Iterator[tuple[str, str, Listing | None]]:
     """List a remote file, folder (whole) or glob.
+
+    Yields each file's URI, its path in the folder, and what the listing says of it, which is None
+    on a web server.
 
     ``*`` and ``?`` stand for anything within a name, ``**`` for any folders; folders that a glob
     matches are listed whole.
@@ -181,13 +178,13 @@ def list_files(uri: str) -> Iterator[ListedFile]:
         OSError: If it cannot be listed.
     """
     if _scheme(uri) in _WEB:
-        yield ListedFile(uri, path_in(uri).name)
+        yield uri, path_in(uri).name, None
         return
     filesystem, path = resolve(uri)
     prefix = uri.rstrip("/").removesuffix(path)
     info = filesystem.get_file_info(path)
     if info.is_file:
-        yield ListedFile(uri, posixpath.basename(path), info.size, changed_at(info))
+        yield uri, posixpath.basename(path), listing_of(info)
         return
     folder, matches = path, None
     if info.type == pafs.FileType.NotFound and re.search(r"[*?]", path):
@@ -197,12 +194,12 @@ def list_files(uri: str) -> Iterator[ListedFile]:
     for info in filesystem.get_file_info(selector):
         if info.is_file and (matches is None or matches.fullmatch(info.path)):
             relative = info.path.removeprefix(folder).lstrip("/")
-            yield ListedFile(f"{prefix}{info.path}", relative, info.size, changed_at(info))
+            yield f"{prefix}{info.path}", relative, listing_of(info)
 
 
-def changed_at(info: pafs.FileInfo) -> float | None:
-    """When a file was written, in seconds since 1970; None where its store does not tell."""
-    return None if info.mtime_ns is None else info.mtime_ns * 1e-9
+def listing_of(info: pafs.FileInfo) -> Listing:
+    """What Arrow says of a file."""
+    return Listing(info.size, None if info.mtime_ns is None else info.mtime_ns * 1e-9)
 
 
 def short_reason(error: BaseException) -> str:

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from dsdi_ray.errors import DataError, FetchError
 from dsdi_ray.storage.filesystems import (
-    changed_at,
+    Listing,
     is_remote,
     list_files,
+    listing_of,
     local_path,
     open_remote,
     path_in,
@@ -35,19 +36,19 @@ class ImageFile:
         uri: Path or URI of a file.
         start: First byte within it, None for the whole file.
         stop: The byte after the last.
-        listed: What a remote folder's listing says of the file: size in bytes, time of change.
+        listing: What a bucket's listing says of the file; None elsewhere.
     """
 
     uri: str
     start: int | None = None
     stop: int | None = None
-    listed: tuple[int | None, float | None] | None = None
+    listing: Listing | None = None
 
     @property
     def stamp(self) -> tuple[object, ...]:
         """What changes with the content, as far as can be told without a request to a server."""
         if is_remote(self.uri):
-            return (self.uri, self.start, *(self.listed or ()))
+            return (self.uri, self.start, *(self.listing or ()))
         try:
             facts = local_path(self.uri).stat()
         except OSError:  # a dangling link; that it cannot be read will be said of this image alone
@@ -193,18 +194,17 @@ def _contents(source: str) -> dict[str, ImageFile]:
 
 
 def _remote_images(source: str) -> Iterator[tuple[str, ImageFile]]:
-    for file in list_files(source):
-        if is_image_name(file.relative):
-            yield file.relative, ImageFile(file.uri, listed=(file.size, file.changed_at))
+    for uri, relative, listing in list_files(source):
+        if is_image_name(relative):
+            yield relative, ImageFile(uri, listing=listing)
 
 
 def _tar_members(uri: str) -> Iterator[tuple[str, ImageFile]]:
     """The images of a tar that is not compressed, from a scan of its headers."""
     filesystem, path = resolve(uri)
-    place, listed = path, None
+    place, listing = path, None
     if is_remote(uri):
-        info = filesystem.get_file_info(path)
-        place, listed = uri, (info.size, changed_at(info))
+        place, listing = uri, listing_of(filesystem.get_file_info(path))
     with (
         filesystem.open_input_file(path) as stream,
         tarfile.open(fileobj=stream, mode="r:") as tar,
@@ -213,7 +213,7 @@ def _tar_members(uri: str) -> Iterator[tuple[str, ImageFile]]:
             name = PurePosixPath(member.name.lstrip("/")).as_posix()
             if member.isreg() and not member.issparse() and is_image_name(name):
                 end = member.offset_data + member.size
-                yield name, ImageFile(place, member.offset_data, end, listed)
+                yield name, ImageFile(place, member.offset_data, end, listing)
 
 
 def _is_tar(source: str) -> bool:

@@ -74,7 +74,9 @@ def _is_unknown(file: FoundFile, content_id: str | None, written_at: float) -> b
     if content_id is None:
         return True
     if is_remote(file.uri):
-        size, changed_at = file.size, file.changed_at
+        if file.listing is None:
+            return False
+        size, changed_at = file.listing
         written_at -= _CLOCKS_APART_SECONDS
     else:
         try:
@@ -82,7 +84,7 @@ def _is_unknown(file: FoundFile, content_id: str | None, written_at: float) -> b
         except OSError:
             return True  # the prober says why
         size, changed_at = status.st_size, status.st_mtime
-    has_other_size = size is not None and str(size) != content_id.partition("-")[0]
+    has_other_size = str(size) != content_id.partition("-")[0]
     return has_other_size or (changed_at is not None and changed_at > written_at)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import (
-    ListedFile,
+    Listing,
     is_remote,
     list_files,
     local_path,
@@ -37,15 +37,13 @@ class FoundFile:
         uri: Absolute path or URI.
         relative: The path that names it among others.
         media: ``video`` or ``image``.
-        size: In bytes, as a remote folder's listing says; None for others.
-        changed_at: When it was written, in seconds since 1970; likewise.
+        listing: What a bucket's listing says of it; None elsewhere.
     """
 
     uri: str
     relative: str
     media: str
-    size: int | None = None
-    changed_at: float | None = None
+    listing: Listing | None = None
 
 
 def find_media(paths: Sequence[str]) -> list[FoundFile]:
@@ -65,11 +63,8 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
             raise DataError(f"{text}: cannot be listed: {short_reason(error)}") from error
         if not files:
             raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for file in files:
-            kind = media_of(file.relative)
-            found.setdefault(
-                file.uri, FoundFile(file.uri, file.relative, kind, file.size, file.changed_at)
-            )
+        for uri, relative, listing in files:
+            found.setdefault(uri, FoundFile(uri, relative, media_of(relative), listing))
     return list(found.values())
 
 
@@ -105,7 +100,7 @@ def media_of(uri: str) -> str:
     return "image" if path_in(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
 
 
-def _local_files(text: str) -> list[ListedFile]:
+def _local_files(text: str) -> list[tuple[str, str, Listing | None]]:
     path = local_path(text).expanduser()
     if path.is_dir():
         files = _files_in(path, path)
@@ -113,7 +108,7 @@ def _local_files(text: str) -> list[ListedFile]:
         files = [(path, Path(path.name))]
     else:
         files = _matches(str(path))
-    return [ListedFile(str(file.resolve()), relative.as_posix()) for file, relative in files]
+    return [(str(file.resolve()), relative.as_posix(), None) for file, relative in files]
 
 
 def _matches(pattern: str) -> list[tuple[Path, Path]]:
@@ -133,12 +128,12 @@ def _files_in(folder: Path, root: Path) -> list[tuple[Path, Path]]:
     return [(p, p.relative_to(root)) for p in paths if p.is_file()]
 
 
-def _remote_files(uri: str) -> list[ListedFile]:
+def _remote_files(uri: str) -> list[tuple[str, str, Listing | None]]:
     takes_any = bool(re.search(r"[*?]", uri)) and _names_suffix(uri)
     return [
-        file
-        for file in sorted(list_files(uri), key=lambda file: file.uri)
-        if file.uri == uri or takes_any or _is_media(PurePosixPath(file.relative))
+        (found, relative, listing)
+        for found, relative, listing in sorted(list_files(uri))
+        if found == uri or takes_any or _is_media(PurePosixPath(relative))
     ]
 
 

@@ -136,13 +136,13 @@ class TestBuckets:
 
     def test_a_listing_tells_size_and_time_of_change(self, s3):
         (found,) = find_media(["s3://bucket/films/x/2"])
-        assert found.size == len(b"x/2/one.mov")
-        assert abs(found.changed_at - time.time()) < 600
+        assert found.listing.size == len(b"x/2/one.mov")
+        assert abs(found.listing.changed_at - time.time()) < 600
         (named,) = find_media(["s3://bucket/films/x/2/one.mov"])
-        assert (named.size, named.changed_at) == (found.size, found.changed_at)
+        assert named.listing == found.listing
 
     def test_anonymous_is_kept_in_what_is_listed(self, s3):
-        uris = [file.uri for file in list_files("s3://anonymous@bucket/films/x")]
+        uris = [uri for uri, *_ in list_files("s3://anonymous@bucket/films/x")]
         assert "s3://anonymous@bucket/films/x/one.ts" in uris
 
     @pytest.mark.parametrize("uri", ["s3://bucket/none", "s3://nowhere/x", "s3://bucket/*.avi"])

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dsdi_ray.errors import DataError, FetchError
+from dsdi_ray.storage.filesystems import Listing
 from dsdi_ray.storage.image_sources import ImageFile, locate_images, read_image, read_images
 
 
@@ -101,7 +102,7 @@ def test_stamps_follow_what_can_be_seen_of_a_change(tmp_path):
     write(tmp_path / "a.jpg", b"other and longer")
     assert file.stamp != first
     assert ImageFile("s3://bucket/a.jpg").stamp == ("s3://bucket/a.jpg", None)
-    listed = ImageFile("s3://bucket/a.jpg", listed=(5, 1000.0))
+    listed = ImageFile("s3://bucket/a.jpg", listing=Listing(5, 1000.0))
     assert listed.stamp == ("s3://bucket/a.jpg", None, 5, 1000.0)
     assert ImageFile(str(tmp_path / "gone.jpg")).stamp[-1] == -1
 

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from dsdi_ray.storage.filesystems import Listing
 from dsdi_ray.storage.manifest import MANIFEST_SCHEMA, content_id, manifest_table
 from dsdi_ray.storage.manifest_changes import clips_of_files, compare_manifests, files_to_probe
 from dsdi_ray.storage.media_files import FoundFile, clip_ids
@@ -63,19 +64,20 @@ def test_a_file_that_went_meanwhile_is_left_to_the_prober(file):
 
 
 @pytest.mark.parametrize(
-    ("size", "changed_at", "is_probed"),
+    ("listing", "is_probed"),
     [
-        (1, 1000.0, False),
-        (2, 1000.0, True),
-        (1, 9000.0, True),
-        (1, 1950.0, True),  # the server's clock may be late
-        (None, None, False),  # on a web server
+        (Listing(1, 1000.0), False),
+        (Listing(2, 1000.0), True),
+        (Listing(1, 9000.0), True),
+        (Listing(1, 1950.0), True),  # the server's clock may be late
+        (Listing(1, None), False),
+        (None, False),  # on a web server
     ],
 )
-def test_a_remote_file_is_probed_again_if_its_listing_shows_a_change(size, changed_at, is_probed):
+def test_a_remote_file_is_probed_again_if_its_listing_shows_a_change(listing, is_probed):
     uri = "s3://bucket/clip.mp4"
     row = {"clip_id": "clip", "uri": uri, "content_id": "1-etag"}
-    found = [FoundFile(uri, "clip.mp4", "video", size, changed_at)]
+    found = [FoundFile(uri, "clip.mp4", "video", listing)]
     assert files_to_probe(found, manifest_table([row]), written_at=2000.0) == is_probed * found
 
 
