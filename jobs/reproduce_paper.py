@@ -29,7 +29,7 @@ from dsdi_ray.distributed.paper_job import PAPER_SETTINGS, PaperJob
 from dsdi_ray.distributed.paper_models import OUTSIDE, model_result, reason, untrained_models
 from dsdi_ray.distributed.prepare import prepare_set
 from dsdi_ray.distributed.score import score_archive
-from dsdi_ray.distributed.scoring_pipeline import scoring_pool
+from dsdi_ray.distributed.scoring_pool import scoring_pool
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.submission_runs import (
     make_submissions,

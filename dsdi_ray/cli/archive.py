@@ -92,11 +92,14 @@ def score(
     ] = None,
     scorers: Annotated[
         int | None,
-        typer.Option("--scorers", min=1, help="Scoring actors; default: one per GPU, or per node."),
+        typer.Option(
+            "--scorers", min=1, help="Scoring actors; default: one per GPU, or per four cores."
+        ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Frames in a network at the same time.")
-    ] = 32,
+        int | None,
+        typer.Option(min=1, help="Frames per forward pass; default: 32 on a GPU, 16 on a core."),
+    ] = None,
     timeout_seconds: Annotated[
         float, typer.Option(min=1, help="A decoder that makes no progress for so long is killed.")
     ] = 30.0,
@@ -133,7 +136,7 @@ def score(
     """
     from dsdi_ray.distributed.index import load_archive
     from dsdi_ray.distributed.score import score_archive
-    from dsdi_ray.distributed.scoring_pipeline import scoring_pool
+    from dsdi_ray.distributed.scoring_pool import scoring_pool
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.storage.bundles import read_ensemble
     from dsdi_ray.vision.decode import DecodeSettings

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dsdi_ray.errors import FetchError
 from dsdi_ray.storage.local_copies import LocalCopies
@@ -29,14 +31,14 @@ OUTCOME_TYPE = pa.struct(
         ("num_chunks", pa.int32()),
     ]
 )
-_CHUNK_SCHEMA = pa.schema(
+_FACTS_SCHEMA = pa.schema(
     [
         ("work_id", pa.int64()),
-        ("member_ids", pa.list_(pa.string())),
         ("chunk_index", pa.int32()),
         ("frame_indices", pa.list_(pa.int32())),
         ("times_seconds", pa.list_(pa.float64())),
-        ("pixels", pa.list_(pa.struct([("size_px", pa.int32()), ("frames", pa.large_binary())]))),
+        ("member_ids", pa.list_(pa.string())),
+        ("size_px", pa.int32()),
         ("outcome", OUTCOME_TYPE),
         ("fetch_seconds", pa.float64()),
         ("decode_seconds", pa.float64()),
@@ -45,7 +47,11 @@ _CHUNK_SCHEMA = pa.schema(
 
 
 class DecodeClips:
-    """Decode actor: a work item becomes rows of frame chunks and a last row with its outcome."""
+    """Decode actor: a work item becomes rows of frame chunks and a last row with its outcome.
+
+    A chunk has a row per input size, for the members of that size: its pictures, ``[T, S, S, 3]``
+    bytes, are in the column ``frames``.
+    """
 
     def __init__(self, settings: DecodeSettings, input_px: Mapping[str, int]) -> None:
         self._process = DecodeProcess(settings)
@@ -66,24 +72,23 @@ class DecodeClips:
             fetch_seconds = time.perf_counter() - started
             num_chunks = 0
             for part, decode_seconds in _timed(parts):
-                row = {"work_id": item["work_id"], "member_ids": item["member_ids"]}
-                row |= {"decode_seconds": decode_seconds}
+                row = {"work_id": item["work_id"], "decode_seconds": decode_seconds}
                 if isinstance(part, DecodeOutcome):
                     told = {**asdict(part), "num_chunks": num_chunks}
-                    row |= {"outcome": told, "fetch_seconds": fetch_seconds}
-                else:
-                    num_chunks += 1
+                    yield _row({**row, "outcome": told, "fetch_seconds": fetch_seconds})
+                    continue
+                num_chunks += 1
+                for size_px, frames in part.pixels.items():
+                    of_size = [m for m in item["member_ids"] if self._input_px[m] == size_px]
                     row |= {
                         "chunk_index": part.chunk_index,
                         "frame_indices": part.frame_indices,
                         "times_seconds": part.times_seconds,
-                        # A copy: of a memoryview pyarrow 26 never lets go.
-                        "pixels": [
-                            {"size_px": size, "frames": frames.tobytes()}
-                            for size, frames in part.pixels.items()
-                        ],
+                        "member_ids": of_size,
+                        "size_px": size_px,
                     }
-                yield pa.Table.from_pylist([row], schema=_CHUNK_SCHEMA)
+                    yield _row(row, frames)
+                    row["decode_seconds"] = None  # counted once
 
     def _decode(self, item: Mapping[str, Any], path: Path) -> Iterator[FrameChunk | DecodeOutcome]:
         source = ClipSource(
@@ -93,6 +98,18 @@ class DecodeClips:
             end_seconds=item["end_seconds"],
         )
         return self._process.decode(source, sorted({self._input_px[m] for m in item["member_ids"]}))
+
+
+def _row(facts: Mapping[str, Any], frames: NDArray[np.uint8] | None = None) -> pa.Table:
+    """A row of the actor's output; pictures are not copied."""
+    if frames is None:
+        column = pa.nulls(1, pa.large_binary())
+    else:
+        ends = pa.py_buffer(np.array([0, frames.nbytes]))
+        column = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), 1, [None, ends, pa.py_buffer(frames)]
+        )
+    return pa.Table.from_pylist([facts], schema=_FACTS_SCHEMA).append_column("frames", column)
 
 
 def _timed(parts: Iterator[T]) -> Iterator[tuple[T, float]]:

@@ -8,7 +8,7 @@ from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.paper_job import PAPER_SETTINGS, PaperJob
 from dsdi_ray.distributed.prepare import prepare_set
 from dsdi_ray.distributed.score import score_archive
-from dsdi_ray.distributed.scoring_pipeline import scoring_pool
+from dsdi_ray.distributed.scoring_pool import scoring_pool
 from dsdi_ray.distributed.train import epochs_done
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_ensemble

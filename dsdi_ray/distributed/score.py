@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dsdi_ray.distributed.scoring_pipeline import ScoringPool, iterate_scored, scoring_pool
+from dsdi_ray.distributed.scoring_pipeline import iterate_scored
+from dsdi_ray.distributed.scoring_pool import ScoringPool, scoring_pool
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.progress import progress_bar

@@ -45,12 +45,11 @@ class ScoreFrames:
         from dsdi_ray.vision.cpu_threads import lone_threads
 
         skip_last_collection()
-        self._pool, self._micro_batch = None, micro_batch
+        self._micro_batch, self._pool = micro_batch, None
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
         elif num_threads is not None:
             self._pool = lone_threads(num_threads)
-            self._micro_batch = -(-micro_batch // num_threads)  # as many frames in all
         self._members = {
             member_id: load_member(path, device=device, compile_network=compile_networks)
             for member_id, path in paths.items()
@@ -58,30 +57,27 @@ class ScoreFrames:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for i in range(len(batch)):
-            facts = batch.drop_columns("pixels").slice(i, 1).to_pylist()[0]
+            facts = batch.drop_columns("frames").slice(i, 1).to_pylist()[0]
             try:
-                rows = list(self._rows(facts, batch["pixels"][i]))
+                rows = list(self._rows(facts, batch["frames"][i]))
             except Exception as error:  # its clip's outcome, not the end of the job
                 rows = [{"work_id": facts["work_id"], "outcome": _failure(error)}]
             rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
             yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
 
-    def _rows(self, chunk: Mapping[str, Any], pixels: pa.ListScalar) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, chunk: Mapping[str, Any], pixels: pa.LargeBinaryScalar
+    ) -> Iterator[dict[str, Any]]:
         if chunk["outcome"] is not None:
             yield {"work_id": chunk["work_id"], "outcome": chunk["outcome"]}
             return
-        frames = {
-            p["size_px"].as_py(): np.frombuffer(p["frames"].as_buffer(), np.uint8).reshape(
-                len(chunk["frame_indices"]), p["size_px"].as_py(), p["size_px"].as_py(), 3
-            )
-            for p in pixels
-        }
+        side = chunk["size_px"]
+        frames = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, side, side, 3)
         shared = ("work_id", "chunk_index", "frame_indices", "times_seconds")
         for member_id in chunk["member_ids"]:
             started = time.perf_counter()
-            member = self._members[member_id]
-            logits = member.logits(
-                frames[member.input_px], micro_batch=self._micro_batch, pool=self._pool
+            logits = self._members[member_id].logits(
+                frames, micro_batch=self._micro_batch, pool=self._pool
             )
             if not np.isfinite(logits).all():
                 raise FloatingPointError(f"member {member_id} gives logits that are not finite")

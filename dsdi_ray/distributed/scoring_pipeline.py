@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
@@ -25,7 +24,7 @@ from ray.util.annotations import RayDeprecationWarning
 from dsdi_ray.distributed.decode_actor import DecodeClips
 from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.score_actor import ScoreFrames
-from dsdi_ray.distributed.session import cluster_resources, resolve_use_gpu
+from dsdi_ray.distributed.scoring_pool import ScoringPool
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.vision.decode import DecodeSettings
@@ -40,69 +39,6 @@ _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
 _RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
 _LOGS_DEAD_ACTORS = "ray.data._internal.execution.streaming_executor_state"
-_CPU_SHARE_OF_ACTORS = 0.75  # the rest stays free, or Ray could not run the plan's own tasks
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringPool:
-    """How many actors decode and score, and on what.
-
-    Attributes:
-        num_decoders: Decode actors; each drives one child process of one thread.
-        num_scorers: Actors that hold the ensemble.
-        use_gpu: Whether each scorer takes a GPU.
-        micro_batch: Frames in forward passes at the same time, of a scorer.
-        compile_networks: Whether scorers compile their networks first (``torch.compile``).
-    """
-
-    num_decoders: int
-    num_scorers: int
-    use_gpu: bool
-    micro_batch: int
-    compile_networks: bool = False
-
-    @property
-    def num_cpus(self) -> float:
-        """Cores of the cluster."""
-        return cluster_resources().num_cpus
-
-    @property
-    def cpus_per_actor(self) -> float:
-        """CPU share that Ray reserves per actor, so that all of them fit any machine."""
-        num_actors = self.num_decoders + (0 if self.use_gpu else self.num_scorers)
-        return min(1.0, _CPU_SHARE_OF_ACTORS * self.num_cpus / num_actors)
-
-    @property
-    def threads_per_scorer(self) -> int | None:
-        """Forward passes beside each other on CPUs; None for one after the other on a GPU."""
-        if self.use_gpu:
-            return None
-        resources = cluster_resources()
-        return max(1, int(resources.num_cpus // max(self.num_scorers, resources.num_nodes)))
-
-
-def scoring_pool(
-    *,
-    use_gpu: bool | None = None,
-    num_decoders: int | None = None,
-    num_scorers: int | None = None,
-    micro_batch: int = 32,
-    compile_networks: bool = False,
-) -> ScoringPool:
-    """Size the pools from the cluster, as far as they are not given.
-
-    Raises:
-        ResourceError: If GPUs are asked for and there are none.
-    """
-    on_gpu = resolve_use_gpu(use_gpu)
-    resources = cluster_resources()
-    return ScoringPool(
-        num_decoders=num_decoders or max(1, int(resources.num_cpus)),
-        num_scorers=num_scorers or (int(resources.num_gpus) if on_gpu else resources.num_nodes),
-        use_gpu=on_gpu,
-        micro_batch=micro_batch,
-        compile_networks=compile_networks,
-    )
 
 
 def build_scoring_dataset(

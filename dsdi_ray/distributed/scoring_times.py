@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dsdi_ray.distributed.scoring_pipeline import ScoringPool
+from dsdi_ray.distributed.scoring_pool import ScoringPool
 
 STAGES = ("fetch", "decode", "score")
 _BUSY = 0.6  # a pool that works for a greater share of the time is what the others wait for

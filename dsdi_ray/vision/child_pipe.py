@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from dsdi_ray.errors import DecodeError, ResourceError
 from dsdi_ray.vision.decode_child import HEADER
 
@@ -74,7 +76,7 @@ class ChildPipe:
         assert child is not None
         assert child.stdout is not None
         descriptor = child.stdout.fileno()
-        data = memoryview(bytearray(length))
+        data = np.empty(length, np.uint8).data  # not filled with zeros first
         filled = 0
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)

@@ -24,7 +24,7 @@ from processes import node_of, run_cluster
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.members import import_member
 from dsdi_ray.distributed.score import score_archive
-from dsdi_ray.distributed.scoring_pipeline import ScoringPool
+from dsdi_ray.distributed.scoring_pool import ScoringPool
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
 from dsdi_ray.storage.score_store import ScoreStore

@@ -16,7 +16,7 @@ from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
 from dsdi_ray.distributed.rank import Ranking, rank_archive, rank_systems
 from dsdi_ray.distributed.score import ScoreSummary, score_archive
-from dsdi_ray.distributed.scoring_pipeline import ScoringPool, scoring_pool
+from dsdi_ray.distributed.scoring_pool import ScoringPool, scoring_pool
 from dsdi_ray.errors import DataError, ResourceError, TaxonomyError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
 from dsdi_ray.storage.score_store import ScoreStore

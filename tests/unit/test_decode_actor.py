@@ -40,7 +40,7 @@ def test_a_remote_clip_gives_the_frames_of_the_local_one(clip):
     with file_server(clip.parent) as server:
         uri = f"{server.url}/a.mp4"
         far = decode({"uri": uri, "content_id": remote_content_id(open_remote(uri))})
-    assert [row["pixels"] for row in far] == [row["pixels"] for row in near]
+    assert [row["frames"] for row in far] == [row["frames"] for row in near]
 
 
 @pytest.mark.parametrize(

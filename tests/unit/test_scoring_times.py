@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from dsdi_ray.distributed.score_actor import SCORED_SCHEMA
-from dsdi_ray.distributed.scoring_pipeline import ScoringPool
+from dsdi_ray.distributed.scoring_pool import ScoringPool
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 
 

@@ -1,0 +1,22 @@
+"""Sizes of the scoring job's pools, as far as they follow from the cluster alone."""
+
+import pytest
+
+from dsdi_ray.distributed.scoring_pool import default_scorers
+from dsdi_ray.distributed.session import ClusterResources
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "num_nodes", "num_scorers"),
+    [(1, 1, 1), (2, 1, 1), (4, 1, 1), (6, 1, 2), (16, 1, 4), (8, 4, 4), (64, 2, 16)],
+)
+def test_without_gpus_four_cores_share_a_scorer_and_no_node_is_without(
+    num_cpus, num_nodes, num_scorers
+):
+    cluster = ClusterResources(num_cpus=num_cpus, num_gpus=0, num_nodes=num_nodes)
+    assert default_scorers(cluster, use_gpu=False) == num_scorers
+
+
+def test_each_gpu_has_a_scorer():
+    cluster = ClusterResources(num_cpus=64, num_gpus=8, num_nodes=2)
+    assert default_scorers(cluster, use_gpu=True) == 8
