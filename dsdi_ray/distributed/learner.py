@@ -14,7 +14,7 @@ from dsdi_ray.distributed.optimizers import build_optimizer, learning_rate
 from dsdi_ray.method.objective import Objective
 from dsdi_ray.vision.augmentation import Augmentation
 from dsdi_ray.vision.backbones import prefers_channels_last, preprocessing_of
-from dsdi_ray.vision.cpu_threads import lone_threads
+from dsdi_ray.vision.cpu_threads import LoneThreads
 from dsdi_ray.vision.member import Normalize
 
 _PART = 16  # pictures of a forward pass of one thread: the same whatever the number of threads
@@ -79,7 +79,7 @@ class Learner:
             self._model = DistributedDataParallel(self._network)
         self._optimizer = build_optimizer(recipe, self._network.parameters())
         self._augmentation = Augmentation(**recipe.augmentation.scaled)
-        self._pool = lone_threads(torch.get_num_threads()) if device.type == "cpu" else None
+        self._pool = LoneThreads(torch.get_num_threads()) if device.type == "cpu" else None
 
     @property
     def member_network(self) -> nn.Module:

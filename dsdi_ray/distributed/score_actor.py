@@ -42,14 +42,14 @@ class ScoreFrames:
         import torch
 
         from dsdi_ray.distributed.members import load_member
-        from dsdi_ray.vision.cpu_threads import lone_threads
+        from dsdi_ray.vision.cpu_threads import LoneThreads
 
         skip_last_collection()
-        self._micro_batch, self._pool = micro_batch, None
+        self._micro_batch, self._threads = micro_batch, None
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
         elif num_threads is not None:
-            self._pool = lone_threads(num_threads)
+            self._threads = LoneThreads(num_threads)
         self._members = {
             member_id: load_member(path, device=device, compile_network=compile_networks)
             for member_id, path in paths.items()
@@ -77,7 +77,7 @@ class ScoreFrames:
         for member_id in chunk["member_ids"]:
             started = time.perf_counter()
             logits = self._members[member_id].logits(
-                frames, micro_batch=self._micro_batch, pool=self._pool
+                frames, micro_batch=self._micro_batch, threads=self._threads
             )
             if not np.isfinite(logits).all():
                 raise FloatingPointError(f"member {member_id} gives logits that are not finite")

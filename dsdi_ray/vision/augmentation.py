@@ -95,7 +95,7 @@ class Augmentation:
             pictures: ``[B, 3, S, S]``, uint8.
             changes: One for each.
             pool: Threads that change some pictures each, on a CPU, see
-                :func:`dsdi_ray.vision.cpu_threads.lone_threads`.
+                :class:`dsdi_ray.vision.cpu_threads.LoneThreads`.
 
         Returns:
             ``[B, 3, S, S]``, float32 from 0 to 255, on the pictures' device.

@@ -1,11 +1,13 @@
 """A member's forward pass: uint8 pictures in, float32 logits out."""
 
-from concurrent.futures import Executor
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dsdi_ray.vision.cpu_threads import LoneThreads
 
 
 class Normalize(nn.Module):
@@ -62,7 +64,11 @@ class Member:
         self._uploads = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def logits(
-        self, frames: NDArray[np.uint8], *, micro_batch: int = 32, pool: Executor | None = None
+        self,
+        frames: NDArray[np.uint8],
+        *,
+        micro_batch: int = 32,
+        threads: LoneThreads | None = None,
     ) -> NDArray[np.float32]:
         """Score frames.
 
@@ -71,8 +77,7 @@ class Member:
         Args:
             frames: RGB, ``[T, S, S, 3]`` with S the ``input_px``; may be read-only.
             micro_batch: Frames per forward pass.
-            pool: Threads that run forward passes beside each other, see
-                :func:`dsdi_ray.vision.cpu_threads.lone_threads`.
+            threads: Threads that run forward passes beside each other, on a CPU.
 
         Returns:
             Logits, ``[T, C]``.
@@ -83,10 +88,14 @@ class Member:
         side = self.input_px
         if frames.ndim != 4 or frames.shape[1:] != (side, side, 3):
             raise ValueError(f"frames must be [T, {side}, {side}, 3], got {list(frames.shape)}")
+        if threads is not None:
+            sizes = threads.pass_sizes(len(frames), micro_batch=micro_batch)
+            parts = [frames[i:j] for i, j in pairwise(accumulate(sizes, initial=0))]
+            return torch.cat(list(threads.map(self._forward, parts))).numpy()
         while True:
             parts = [frames[i : i + micro_batch] for i in range(0, len(frames), micro_batch)]
             try:
-                logits = torch.cat(list((pool.map if pool else map)(self._forward, parts)))
+                logits = torch.cat([self._forward(part) for part in parts])
                 return np.asarray(logits.cpu().numpy(), dtype=np.float32)
             except torch.OutOfMemoryError:
                 if micro_batch == 1:

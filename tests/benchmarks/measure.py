@@ -62,7 +62,7 @@ class _Family:
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._processes = [self._root]
-        self._shared_bytes = 0.0
+        self._shared_bytes = 0  # PSS less what _own_bytes says
         self.peak_bytes = 0.0
         self.cpu_by_pid: dict[int, float] = {}
 
@@ -90,7 +90,7 @@ class _Family:
             except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 continue
             self.cpu_by_pid[process.pid] = times.user + times.system
-        self._shared_bytes = max(0, shared)
+        self._shared_bytes = shared  # below 0 where processes share what is neither's alone
 
 
 def _own_bytes(pid: int) -> int:

@@ -14,7 +14,7 @@ from dsdi_ray.vision.augmentation import (
     jitter_in_turn,
     jitter_together,
 )
-from dsdi_ray.vision.cpu_threads import lone_threads
+from dsdi_ray.vision.cpu_threads import LoneThreads
 
 OFF = dict.fromkeys(config.Augmentation().scaled, 0.0)
 SEEDS = [(0, 3, i) for i in range(6)]
@@ -143,6 +143,6 @@ def test_threads_change_pictures_as_one_does():
     augmentation = Augmentation(**config.Augmentation().scaled)
     inputs = pictures(num=30)
     drawn = augmentation.draw([(i,) for i in range(30)])
-    with lone_threads(3) as pool:
+    with LoneThreads(3) as pool:
         by_threads = augmentation.apply(inputs, drawn, pool=pool)
     assert torch.equal(by_threads, augmentation.apply(inputs, drawn))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from dsdi_ray.vision.backbones import build_backbone
-from dsdi_ray.vision.cpu_threads import lone_threads
+from dsdi_ray.vision.cpu_threads import LoneThreads
 from dsdi_ray.vision.member import Member
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,9 +48,36 @@ def test_the_micro_batch_does_not_change_what_a_frame_scores(micro_batch):
 
 def test_threads_score_what_one_after_the_other_does_in_the_same_order():
     network, frames = member(), noise(9)
-    with lone_threads(3) as pool:
-        beside = network.logits(frames, micro_batch=2, pool=pool)
+    with LoneThreads(3) as threads:
+        beside = network.logits(frames, micro_batch=2, threads=threads)
     np.testing.assert_array_equal(beside, network.logits(frames, micro_batch=2))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "sizes"),
+    [
+        (64, [16] * 4),
+        (48, [24, 24]),  # by 16 one thread would wait for the other
+        (40, [20, 20]),
+        (33, [17, 16]),
+        (24, [16, 8]),
+        (16, [16]),
+        (1, [1]),
+        (100, [16] * 4 + [18, 18]),
+    ],
+)
+def test_two_threads_end_together_where_passes_stay_full(num_frames, sizes):
+    with LoneThreads(2) as threads:
+        assert threads.pass_sizes(num_frames, micro_batch=16) == sizes
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_passes_hold_all_frames_and_none_is_much_larger_than_a_micro_batch(num_threads):
+    with LoneThreads(num_threads) as threads:
+        for num_frames in range(1, 300):
+            sizes = threads.pass_sizes(num_frames, micro_batch=16)
+            assert sum(sizes) == num_frames
+            assert 0 < min(sizes) <= max(sizes) <= 24
 
 
 def test_the_network_is_in_evaluation_mode():
