@@ -218,7 +218,7 @@ class Recipe(Section):
             or ``loss`` on the validation part, or the ``last``. None: lrap, but the last with
             schedule cyclic, whose last snapshot is the member, and with train_on all, which takes
             no other.
-        mixed_precision: On GPUs; CPUs train in float32.
+        mixed_precision: On GPUs that compute in bfloat16 (from Ampere on); others train in float32.
     """
 
     name: str

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,7 @@ from dsdi_ray.errors import ConfigError
 from dsdi_ray.settings_file import Section, read_mapping, set_key, validated
 
 Scalar = str | bool | int | float | None
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Point = Mapping[str, Scalar]
 """Dotted key of a recipe -> its value in one trial."""
 
@@ -40,6 +42,12 @@ class Axis(Section):
     @classmethod
     def _list_is_a_grid(cls, value: Any) -> Any:
         return {"grid": value} if isinstance(value, list | tuple) else value
+
+    @field_validator("grid", "choice")
+    @classmethod
+    def _numbers_are_numbers(cls, values: tuple[Scalar, ...] | None) -> tuple[Scalar, ...] | None:
+        """YAML reads 1e-3, without a point, as text."""
+        return None if values is None else tuple(_number_or_text(value) for value in values)
 
     @model_validator(mode="after")
     def _is_one_range(self) -> Self:
@@ -76,6 +84,12 @@ class Axis(Section):
             return math.exp(source.uniform(math.log(low), math.log(high)))
         assert self.integer is not None
         return source.randrange(self.integer[0], self.integer[1] + 1, self.step)
+
+
+def _number_or_text(value: Scalar) -> Scalar:
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 class Search(Section):
@@ -160,10 +174,27 @@ class Sweep(Section):
     ) -> Mapping[str, Axis]:
         if "seed" in space:
             raise ValueError("seed is no axis: set seeds to train each point several times")
+        for key in space:
+            if key in _VALIDATION_KEYS:
+                raise ValueError(
+                    f"{key} is no axis: trials would validate on different images or labels and "
+                    "could not be compared; give all of them one in overrides"
+                )
         return dict(sorted(space.items(), key=lambda item: item[0] != _FAMILY))
+
+    @model_validator(mode="after")
+    def _metric_is_one_for_all(self) -> Self:
+        of_loss = [key for key in self.space if key.startswith("loss.")]
+        if self.metric == "loss" and of_loss:
+            raise ValueError(
+                f"metric loss cannot compare trials of different {of_loss[0]}, each of which "
+                "measures a loss of its own; take lrap or map"
+            )
+        return self
 
 
 _FAMILY = "loss.family"
+_VALIDATION_KEYS = ("split_seed", "train_on", "labels.encoding", "labels.masked")
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -256,6 +287,11 @@ def trial_recipe(sweep: Sweep, base: Mapping[str, Any], point: Point, *, seed: i
         for name in [name for name in loss if not is_of_family(f"loss.{name}", family)]:
             del loss[name]
     recipe = parse_recipe(data, source=f"sweep {sweep.name}, trial {say_point(point)}")
+    if recipe.train_on == "all":
+        raise ConfigError(
+            f"sweep {sweep.name}: train_on: all holds no images back to compare trials by; "
+            "set train_on in overrides"
+        )
     own: dict[str, Any] = {"seed": recipe.seed + seed, "paper": None}
     if recipe.select is None and recipe.schedule.name != "cyclic":
         own["select"] = sweep.metric
@@ -269,18 +305,3 @@ def say_point(point: Point) -> str:
 
 def _say(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def check_trials(sweep: Sweep, recipes: Sequence[Recipe]) -> None:
-    """Refuse sweeps whose trials cannot be compared.
-
-    Raises:
-        ConfigError: If trials validate on different images.
-    """
-    seeds = {recipe.split_seed for recipe in recipes}
-    if len(seeds) > 1:
-        raise ConfigError(
-            f"sweep {sweep.name}: trials with different split_seed "
-            f"({', '.join(sorted(map(str, seeds)))}) validate on "
-            "different images and cannot be compared; give them one"
-        )

@@ -168,6 +168,12 @@ def taxonomy_from_dict(data: Any, *, source: str = "taxonomy") -> Taxonomy:
             c if c.is_none else TaxonomyClass(**{**vars(c), "feature_id": place})
             for place, c in enumerate(classes, start=1)
         ]
+    for c in classes:
+        if c.feature_id is None and not c.is_none:
+            raise TaxonomyError(
+                f"{source}: class {c.name!r} has no `feature` number and others have one; number "
+                "all of them, or say `none: true`"
+            )
     _check(classes, source=source)
     return Taxonomy(name=str(data["name"]), classes=tuple(classes))
 

@@ -147,7 +147,9 @@ def _half_of(library: MemberLibrary, is_in: NDArray[np.bool_], metric: str, what
         judge = METRICS[metric](library.labels[is_in] >= _PRESENT, columns)
     except DataError as error:
         raise DataError(f"the {int(is_in.sum())} images that are {what}: {error}") from error
-    return _Half(probs=np.stack([sigmoid(one[is_in]) for one in library.logits]), judge=judge)
+    probs = np.stack([sigmoid(one[is_in]) for one in library.logits])
+    probs[:, ~library.is_asked[is_in]] = -1.0  # behind all others, where the metrics pass them over
+    return _Half(probs=probs, judge=judge)
 
 
 def _compared(

@@ -16,6 +16,7 @@ from dsdi_ray.vision.augmentation import Augmentation
 from dsdi_ray.vision.backbones import prefers_channels_last, preprocessing_of
 from dsdi_ray.vision.cpu_threads import LoneThreads
 from dsdi_ray.vision.member import Normalize
+from dsdi_ray.vision.precision import autocast
 
 _PART = 16  # pictures of a forward pass of one thread: the same whatever the number of threads
 
@@ -183,8 +184,7 @@ class Learner:
         return torch.stack(losses).sum(dim=0)
 
     def _precision(self) -> torch.autocast:
-        is_mixed = self._recipe.mixed_precision and self._device.type == "cuda"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
+        return autocast(self._device, is_wanted=self._recipe.mixed_precision)
 
     def _gradients_stay_here(self, *, until_later: bool) -> AbstractContextManager[None]:
         if until_later and isinstance(self._model, DistributedDataParallel):

@@ -47,7 +47,7 @@ def rank_archive(
     decode_id: str,
     pool: str = "max",
     order: str = "frame_first",
-    top: int = 1000,
+    top: int | None = 1000,
     min_coverage: float = 0.0,
     clip_ids: pa.ChunkedArray | None = None,
 ) -> Ranking:
@@ -59,7 +59,7 @@ def rank_archive(
         decode_id: Decode settings under which the clips were scored.
         pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
         order: ``frame_first`` (members are averaged per frame) or ``clip_first``.
-        top: Clips kept per feature.
+        top: Clips kept per feature, all where None.
         min_coverage: Clips of which a smaller share of the expected frames decoded are left out,
             0 to 1.
         clip_ids: Clips to rank, of those that the store has; all where None.
@@ -89,7 +89,7 @@ def rank_systems(
     decode_id: str,
     pool: str = "max",
     order: str = "frame_first",
-    top: int = 1000,
+    top: int | None = 1000,
     min_coverage: float = 0.0,
     clip_ids: pa.ChunkedArray | None = None,
 ) -> list[Ranking]:
@@ -172,7 +172,9 @@ def _is_clip_of(table: pa.Table) -> pc.Expression:
     return pc.field("clip_id").isin(table["clip_id"].combine_chunks())
 
 
-def _run_of_clips(clips: pa.Table, pooled: pa.Table, *, store: ScoreStore, top: int) -> pa.Table:
+def _run_of_clips(
+    clips: pa.Table, pooled: pa.Table, *, store: ScoreStore, top: int | None
+) -> pa.Table:
     """Give every clip its content's scores and rank the clips of each feature."""
     rows = pc.index_in(content_keys(clips), value_set=content_keys(pooled)).to_numpy()
     scores, peaks = (

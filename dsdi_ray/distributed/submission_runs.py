@@ -91,7 +91,12 @@ def rank_all(
         # Systems of the same members, such as one alone, are pooled once.
         distinct = {made_of[name]["ensemble"]: systems[name] for name in left}
         rankings = rank_systems(
-            store_uri, list(distinct.values()), decode_id=decode_id, pool=_POOL, order=_ORDER
+            store_uri,
+            list(distinct.values()),
+            decode_id=decode_id,
+            pool=_POOL,
+            order=_ORDER,
+            top=None,  # a fusion may raise a clip that is far down here
         )
         by_members = dict(zip(distinct, rankings, strict=True))
         for name in left:

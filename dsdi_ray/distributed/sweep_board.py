@@ -6,7 +6,7 @@ from typing import Any
 
 from dsdi_ray.distributed.sweep_trial import latest_history, stop_trial
 from dsdi_ray.errors import DataError
-from dsdi_ray.method.epoch_selection import METRICS
+from dsdi_ray.method.epoch_selection import METRICS, selected_epoch
 from dsdi_ray.method.halving import TrialProgress, rungs, stop_epochs
 from dsdi_ray.progress import print_line
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best epoch of a trial.
+    """The epoch that a trial's member is of.
 
     Attributes:
         epoch: From 1.
@@ -42,6 +42,7 @@ class SweepBoard:
 
     def __init__(self, sweep: Sweep, folder: SweepFolder, *, num_epochs: int) -> None:
         self._folder = folder
+        self._metric = sweep.metric
         self.key, self._sign = METRICS[sweep.metric]
         self._records: list[TrialRecord] = []
         self._rungs: list[int] = []
@@ -122,16 +123,14 @@ class SweepBoard:
             stop_trial(self._folder, number)
 
     def best_of(self, record: TrialRecord) -> Best | None:
-        """The best epoch of a trial; of equals the last, as its member has it."""
-        rated = [
-            (self._sign * row[self.key], row["epoch"])
-            for row in record.history
-            if row.get(self.key) is not None
-        ]
-        if not rated:
+        """The epoch whose weights are a trial's member, as far as it has come, and its value."""
+        if not record.history:
             return None
-        value, epoch = max(rated)
-        return Best(epoch=epoch, value=self._sign * value)
+        is_cyclic = record.recipe.get("schedule", {}).get("name") == "cyclic"
+        selection = record.recipe.get("select") or ("last" if is_cyclic else self._metric)
+        epoch = selected_epoch(record.history, selection)
+        (value,) = [row.get(self.key) for row in record.history if row["epoch"] == epoch]
+        return None if value is None else Best(epoch=epoch, value=value)
 
     def rank_of(self, record: TrialRecord) -> float:
         """Higher is better; without a value it is the worst."""

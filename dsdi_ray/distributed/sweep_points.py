@@ -15,7 +15,6 @@ from dsdi_ray.sweep_config import (
     Point,
     Scalar,
     Sweep,
-    check_trials,
     family_of,
     is_of_family,
     points,
@@ -27,15 +26,12 @@ def planned_trials(sweep: Sweep, base: Mapping[str, Any]) -> list[TrialRecord]:
     """All trials of a search by grid or at random; the seeds of a point follow each other.
 
     Raises:
-        ConfigError: If the recipe of a trial is none, or trials cannot be compared.
+        ConfigError: If the recipe of a trial is none.
     """
     found: list[TrialRecord] = []
-    recipes = []
     for point in points(sweep, base):
         for seed in range(sweep.seeds):
-            recipes.append(trial_recipe(sweep, base, point, seed=seed))
             found.append(_planned(len(found), sweep, base, point, seed=seed))
-    check_trials(sweep, recipes)
     return found
 
 
@@ -76,7 +72,10 @@ class OptunaPoints(InThisProcess, Searcher):
         self._sweep, self._base, self._board = sweep, base, board
         self._study = optuna.create_study(
             direction="minimize" if sweep.metric == "loss" else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=sweep.search.seed, multivariate=False),
+            # Not the stream that gave the points which are there already.
+            sampler=optuna.samplers.TPESampler(
+                seed=sweep.search.seed + len(board.records), multivariate=False
+            ),
         )
         self._waiting = [record.number for record in board.records if not record.is_over]
         self._asked: dict[str, int] = {}

@@ -29,6 +29,7 @@ from dsdi_ray.distributed.train_loop import starting_network
 from dsdi_ray.distributed.train_workers import worker_shares
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.vision.network_facts import network_facts
+from dsdi_ray.vision.precision import has_bfloat16
 
 _TIMED_STEPS = 3
 
@@ -131,7 +132,7 @@ def _plan(
         num_classes=len(prepared.taxonomy),
         input_px=recipe.input_px,
         batch_size=len(share[0]),
-        mixed_precision=recipe.mixed_precision and device.type == "cuda",
+        mixed_precision=recipe.mixed_precision and has_bfloat16(device),
     )
     steps = num_steps(len(train), recipe.batch_size)
     network = starting_network(recipe, weights=weights, num_classes=len(prepared.taxonomy))

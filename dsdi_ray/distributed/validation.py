@@ -50,13 +50,15 @@ def validation_metrics(
         ``validation_loss`` (a mean over all images: none is removed as an outlier), ``lrap`` over
         all classes (as the paper's), ``map`` over the features that an image shows, and
         ``average_precision`` of each class by name, None where no image shows it. Where logits are
-        no numbers: the loss alone.
+        no numbers: the loss alone. Classes that are masked where nobody was asked do not count there.
     """
     is_asked = None if pictures.is_asked is None else torch.from_numpy(pictures.is_asked)
     scores, labels = torch.from_numpy(logits), torch.from_numpy(pictures.labels)
     loss = float(objective.per_image(scores, labels, is_asked).mean())
     if not np.isfinite(logits).all():
         return {"validation_loss": None}
+    if pictures.is_asked is not None:  # behind all others, where they count in neither metric
+        logits = np.where(pictures.is_asked, logits, logits.min() - 1)
     per_class = average_precisions(pictures.labels, logits)
     features = per_class[[i for i in range(len(taxonomy)) if i not in taxonomy.none_indices]]
     shown = features[~np.isnan(features)]

@@ -54,7 +54,8 @@ def class_balanced_focal_loss(
     Args:
         logits: Scores before the sigmoid, ``[B, C]``, floating.
         targets: Soft labels in [0, 1], ``[B, C]``.
-        class_counts: n_y of each class, ``[C]``; 0 counts as 1.
+        class_counts: n_y of each class, ``[C]``. One of 0, which would outweigh all others, weighs
+            as little as the most frequent class and stays out of the mean.
         beta: In [0, 1); the paper's are 0.999 and 0.9999.
         gamma: Focusing exponent, 0 or >= 1.
         normalized: Whether weights are scaled to a mean of 1, as Cui et al. (2019) do. As printed
@@ -85,7 +86,10 @@ def class_balanced_weights(
     # 1 - beta^n would cancel where beta is near 1 and n is small.
     log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
     weights = (1 - beta) / -torch.expm1(counts.clamp_min(1) * log_beta)
-    return weights / weights.mean() if normalized else weights
+    has_any = counts > 0
+    if has_any.any():
+        weights = torch.where(has_any, weights, weights[has_any].min())
+    return weights / weights[has_any | ~has_any.any()].mean() if normalized else weights
 
 
 def reduced_focal_loss(

@@ -36,7 +36,7 @@ def learning_rate_factor(
         cycle = min(step * num_cycles // num_steps, num_cycles - 1)
         first = max(first, math.ceil(cycle * num_steps / num_cycles))
         end = (cycle + 1) * num_steps / num_cycles
-    progress = (step - first) / max(1, end - first)
     if schedule == "step":
-        return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
+        return 0.1 ** ((step >= 0.5 * num_steps) + (step >= 0.75 * num_steps))
+    progress = (step - first) / max(1, end - first)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

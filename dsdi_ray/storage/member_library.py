@@ -45,6 +45,7 @@ class MemberLibrary:
         image_ids: The images that all of them were validated on, ``[N]``.
         groups: What splits keep together, ``[N]``; None: the image by itself.
         labels: Soft labels by which all are judged, those of the first member, ``[N, C]``.
+        is_asked: Which of them count, ``[N, C]``.
         logits: ``[M, N, C]``, float32.
         taxonomy: Of the classes.
         prepared_id: Of the set that the images are of.
@@ -56,6 +57,7 @@ class MemberLibrary:
     image_ids: Sequence[str]
     groups: Sequence[str | None]
     labels: NDArray[np.float32]
+    is_asked: NDArray[np.bool_]
     logits: NDArray[np.float32]
     taxonomy: Taxonomy
     prepared_id: str
@@ -134,6 +136,7 @@ def read_library(bundles: Sequence[tuple[Path, str]]) -> MemberLibrary:
         image_ids=first.image_ids,
         groups=first.groups,
         labels=first.soft_labels,
+        is_asked=first.is_asked,
         logits=np.stack([validation.logits for validation in validations]),
         taxonomy=members[0].spec.taxonomy,
         prepared_id=first.prepared_id,

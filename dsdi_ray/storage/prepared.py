@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from dsdi_ray.errors import DataError
+from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.sampling import assign_splits
 from dsdi_ray.storage.split_units import unit_names
 from dsdi_ray.taxonomy import Taxonomy, taxonomy_from_dict
@@ -196,13 +196,24 @@ class PreparedSet:
             unit is held back: they are of neither part.
 
         Raises:
+            ConfigError: If the labels themselves said which images are held back.
             DataError: If the labels are gone or damaged.
         """
+        if self.settings.get("split") == "given":
+            raise ConfigError(
+                f"split_seed: the labels of {self.path} say which images are held back; "
+                "set split_seed=null to keep to it, or prepare with another --split"
+            )
         table = self.read(["image_id", "group", "pseudo_labelled_by"])
         is_labelled = pc.is_null(table["pseudo_labelled_by"])
         labelled, others = table.filter(is_labelled), table.filter(pc.invert(is_labelled))
         image_ids, groups = labelled["image_id"].to_pylist(), labelled["group"].to_pylist()
-        is_validation = assign_splits(image_ids, seed=seed, groups=groups)
+        is_validation = assign_splits(
+            image_ids,
+            validation_fraction=float(self.settings.get("validation_fraction", 0.2)),
+            seed=seed,
+            groups=groups,
+        )
         held_back = unit_names(
             str(self.settings.get("split")),
             image_ids=list(compress(image_ids, is_validation)),

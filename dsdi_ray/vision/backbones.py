@@ -22,6 +22,7 @@ from dsdi_ray.vision.ibn import (
     se_ibn_resnet50,
     split_batch_norms,
 )
+from dsdi_ray.vision.precision import with_full_precision_head
 
 Builder = Callable[..., nn.Module]
 
@@ -79,7 +80,7 @@ def build_backbone(name: str, *, num_classes: int, from_hub: bool = False) -> nn
             raise ConfigError(f"backbone {name!r}: timm knows none of that name{hint}")
         builder = _timm(name)
     try:
-        return builder(num_classes=num_classes, pretrained=from_hub)
+        return with_full_precision_head(builder(num_classes=num_classes, pretrained=from_hub))
     except Exception as error:
         if not from_hub:
             raise

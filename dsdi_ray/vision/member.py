@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dsdi_ray.vision.cpu_threads import LoneThreads
+from dsdi_ray.vision.precision import autocast
 
 
 class Normalize(nn.Module):
@@ -105,9 +106,8 @@ class Member:
 
     @torch.inference_mode()
     def _forward(self, frames: NDArray[np.uint8]) -> Tensor:
-        is_cuda = self._device.type == "cuda"
         pictures = self._upload(torch.from_numpy(frames.copy())).permute(0, 3, 1, 2)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_cuda):
+        with autocast(self._device):
             logits: Tensor = self._network(self._normalize(pictures))
         return logits.float()
 

@@ -140,3 +140,21 @@ def test_settings_and_images_that_allow_no_choice_are_refused(members, tmp_path)
     write_validation(tmp_path / "blank", replace(own, soft_labels=0 * own.soft_labels))
     with pytest.raises(DataError, match="the 40 images that are chosen on: no image shows any"):
         select(tmp_path / "blank", tmp_path / "e", size=1)
+
+
+def test_what_nobody_was_asked_about_counts_for_no_member(tmp_path):
+    """The better member is wrong only where nobody was asked."""
+    for name, noise in (("good", 0.01), ("bad", 1.5)):
+        write_validated_member(tmp_path / name, seed=len(name), noise=noise)
+        own = read_validation(tmp_path / name)
+        is_asked = np.arange(len(own.image_ids))[:, None] % 2 == np.arange(len(TAXONOMY)) % 2
+        labels = np.where(is_asked, own.soft_labels, 0).astype(np.float32)
+        logits = own.logits
+        if name == "good":
+            logits = np.where(is_asked, logits, 99).astype(np.float32)
+        changed = replace(own, is_asked=is_asked, soft_labels=labels, logits=logits)
+        write_validation(tmp_path / name, changed)
+    library = read_library([(tmp_path / name, name) for name in ("good", "bad")])
+    report = select_ensemble(library, SelectionSettings(size=1), out=tmp_path / "e")
+    assert [member.member for member in report.chosen] == ["good"]
+    assert report.chosen[0].selecting == pytest.approx(1)

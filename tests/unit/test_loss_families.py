@@ -178,8 +178,16 @@ def test_rare_classes_weigh_more_and_normalized_weights_have_a_mean_of_1():
     assert weights.max().item() == weights[load_taxonomy("ladi_v1").index_of("lava")].item()
 
 
-def test_a_class_that_was_never_counted_weighs_as_one_counted_once():
-    assert class_balanced_weights([0, 1, 9], beta=0.9)[:2].unique().numel() == 1
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_class_that_was_never_counted_leaves_the_others_as_they_are_and_weighs_least(normalized):
+    counted = class_balanced_weights([20, 1, 900], beta=0.99, normalized=normalized)
+    with_empty = class_balanced_weights([20, 1, 900, 0], beta=0.99, normalized=normalized)
+    torch.testing.assert_close(with_empty[:3], counted)
+    assert with_empty[3] == with_empty[2]
+
+
+def test_classes_none_of_which_was_counted_weigh_the_same():
+    assert class_balanced_weights([0, 0], beta=0.9).tolist() == [1, 1]
 
 
 def test_beta_0_gives_the_focal_loss():

@@ -1,12 +1,14 @@
 """The folder of a prepared set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dsdi_ray.errors import DataError, UserError
+from dsdi_ray.errors import ConfigError, DataError, UserError
 from dsdi_ray.storage.prepared import (
     PreparedSet,
     labels_matrix,
@@ -148,6 +150,19 @@ def test_another_split_keeps_groups_together(tmp_path):
     held_back = [prepared.split_again(seed) for seed in range(20)]
     assert len({tuple(held) for held in held_back}) > 1
     assert all(held[2] == held[3] for held in held_back)
+
+
+def test_another_split_holds_as_many_back_as_the_set_does(tmp_path):
+    prepared = write_set(tmp_path / "set", num_images=5)
+    half = replace(prepared, settings={**prepared.settings, "validation_fraction": 0.6})
+    assert prepared.split_again(1).count("validation") < half.split_again(1).count("validation")
+
+
+def test_labels_that_say_what_is_held_back_are_not_overruled(tmp_path):
+    prepared = write_set(tmp_path / "set")
+    given = replace(prepared, settings={**prepared.settings, "split": "given"})
+    with pytest.raises(ConfigError, match="set split_seed=null to keep to it"):
+        given.split_again(1)
 
 
 def test_a_set_of_an_earlier_version_lacks_new_columns_and_is_read(tmp_path):

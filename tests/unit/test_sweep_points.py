@@ -79,6 +79,7 @@ def test_a_sweep_that_was_cut_off_goes_on_with_its_trials_and_what_was_learned(s
     assert [record.point for record in again.records] == [r.point for r in board.records]
     assert resumed.suggest("x") == {"trial": 7}, "the one that was cut off comes first"
     assert resumed.suggest("y") == {"trial": 12}
+    assert again.records[12].point not in [record.point for record in board.records]
     assert len(SweepFolder(tmp_path / "out").records()) == 13
 
 
@@ -98,3 +99,24 @@ def test_a_grid_is_planned_whole(sweep):
     planned = planned_trials(grid, base_recipe(grid))
     assert len(planned) == 60
     assert [record.number for record in planned] == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "best"),
+    [
+        ({"select": "lrap"}, (2, 0.5)),
+        ({"select": "loss"}, (3, 0.2)),
+        ({"select": None, "schedule": {"name": "cyclic"}}, (3, 0.2)),
+    ],
+)
+def test_the_value_of_a_trial_is_its_members(sweep, tmp_path, recipe, best):
+    board, points = begin(sweep, tmp_path / "out")
+    points.suggest("t")
+    rows = [(0.3, 3.0), (0.5, 2.0), (0.2, 1.0)]
+    history = [
+        {"epoch": epoch, "lrap": lrap, "validation_loss": loss}
+        for epoch, (lrap, loss) in enumerate(rows, start=1)
+    ]
+    record = replace(board.records[0], recipe=recipe, history=history)
+    found = board.best_of(record)
+    assert (found.epoch, found.value) == best

@@ -57,6 +57,16 @@ def test_no_outlier_leaves_the_validation_loss_and_nobody_asked_counts_for_nothi
     assert metrics(LOGITS, part(LABELS, nobody))["validation_loss"] == 0
 
 
+def test_what_nobody_was_asked_about_counts_in_no_metric():
+    is_asked = np.array([[True, True, False], [True, False, True], [True] * 3, [False] * 3])
+    perfect = [[9.0, 1, 8], [9, 8, 7], [0, 0, 9], [5, 5, 5]]
+    labels = [[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert metrics(perfect, part(labels))["lrap"] < 1
+    found = metrics(perfect, part(labels, is_asked))
+    assert (found["lrap"], found["map"]) == (1, 1)
+    assert found["average_precision"]["none"] == 1
+
+
 def test_logits_that_are_no_numbers_have_no_metrics():
     found = metrics([[np.nan, 0, 0]] * 4, part(LABELS))
     assert found == {"validation_loss": None}
