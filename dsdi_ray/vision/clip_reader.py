@@ -132,9 +132,12 @@ class ClipReader:
         # decord gives no sign of progress while it reads the same packets once more.
         yield _PATIENCE * (time.monotonic() - started)
         plan = plan_samples(timeline, source, fps=self._settings.fps)
-        self.num_expected = len(plan)
+        self.num_expected = len(plan) + plan.num_lost
         if not len(plan):
-            raise DecodeError("the clip's part lies outside the file")
+            where = (
+                "beyond the end of a file that was cut off" if plan.num_lost else "outside the file"
+            )
+            raise DecodeError(f"the clip's part lies {where}")
         if timeline.note:
             self._notes.append(timeline.note)
         self._reader = PyavReader(video, plan, timeline, self._sizes, self._faults)
@@ -157,7 +160,7 @@ class ClipReader:
                     pixels=pixels,
                 )
                 del pixels
-        return self._shortfall(len(plan) - first_chunk * size)
+        return self._shortfall(len(plan) - first_chunk * size, num_lost=plan.num_lost)
 
     def _open_fast(
         self, video: VideoFile, plan: SamplingPlan, timeline: Timeline, first: int
@@ -212,7 +215,7 @@ class ClipReader:
         self.served_by.update(["pyav"] if truth else [])
         return truth
 
-    def _shortfall(self, num_wanted: int) -> str | None:
+    def _shortfall(self, num_wanted: int, *, num_lost: int) -> str | None:
         """Why the clip is not whole, None if it is."""
         faults = self._faults
         because = f": {faults.first_error}" if faults.first_error else ""
@@ -221,6 +224,10 @@ class ClipReader:
         if self._num_scored < num_wanted:
             num_missing = num_wanted - self._num_scored
             return f"{num_missing} of {self.num_expected} frames do not decode{because}"
+        if num_lost:
+            return f"{num_lost} of {self.num_expected} frames are missing: the file was cut off"
+        if self._is_cut:
+            return "the container cannot be read to its end"
         if faults.num_concealed:
             return f"{faults.num_concealed} frames decode with damage{because}"
         if faults.num_errors:

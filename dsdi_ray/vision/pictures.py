@@ -23,6 +23,8 @@ Sample = tuple[int, Squares]  # position in the plan, pictures
 _COLOR_MATRICES = frozenset((1, 2, 4, 5, 6, 7, 9))
 _FULL_RANGE = 2
 _MAX_IMAGE_PX = 400_000_000
+Image.MAX_IMAGE_PIXELS = _MAX_IMAGE_PX  # beyond which Pillow warns
+_NO_DATA = 1e30  # maps mark pixels without a value by -3.4e38 and the like, or by NaN
 # Filters for quarter turns counter-clockwise.
 _TURNS: Mapping[int, Sequence[tuple[str, str | None]]] = {
     0: (),
@@ -186,10 +188,16 @@ def _read_image(path: str) -> NDArray[np.uint8]:
 def _stretched(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """Grey values of over 8 bits as RGB; Pillow would clip them to white.
 
-    16 bits are scaled by their range, others (thermal, elevation) by the values' own.
+    16 bits are scaled by their range, others (thermal, elevation) by the values' own; pixels without
+    one are black.
     """
     values: NDArray[np.float64] = grey.astype(np.float64)
-    is_16_bit = 255 < values.max(initial=0) <= 65_535 and values.min(initial=0) >= 0
-    low, high = (0.0, 65_535.0) if is_16_bit else (values.min(initial=0), values.max(initial=1))
+    is_measured = np.abs(values) < _NO_DATA  # nor is NaN
+    measured = values[is_measured]
+    if not measured.size:
+        raise DecodeError("no pixel has a value")
+    is_16_bit = 255 < measured.max() <= 65_535 and measured.min() >= 0
+    low, high = (0.0, 65_535.0) if is_16_bit else (measured.min(initial=0), measured.max(initial=1))
     scaled = np.clip((values - low) / max(high - low, 1e-12) * 255, 0, 255)
+    scaled[~is_measured] = 0
     return np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=2)

@@ -110,8 +110,11 @@ def _location(tags: Mapping[str, str]) -> tuple[float | None, float | None]:
 
 
 def _probe_image(path: str) -> ProbeResult:
-    with Image.open(path) as image:
-        return image_facts(image)
+    try:
+        with Image.open(path) as image:
+            return image_facts(image)
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"cannot be opened: {short_reason(error)}") from error
 
 
 def image_facts(image: Image.Image) -> ProbeResult:

@@ -1,6 +1,8 @@
 """Which pictures of a timeline are sampled."""
 
 from dataclasses import dataclass
+from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ class SamplingPlan:
         unneeded_times: Display times of the pictures that are not sampled and that no other
             picture needs, ascending, ``[U]``.
         unneeded_share: Their share of the pictures from the first sample to the last.
+        num_lost: Samples that the file would have beyond its end had it not been cut off.
     """
 
     frame_indices: NDArray[np.int32]
@@ -32,6 +35,7 @@ class SamplingPlan:
     display_times: NDArray[np.int64]
     unneeded_times: NDArray[np.int64]
     unneeded_share: float
+    num_lost: int = 0
 
     def __len__(self) -> int:
         return len(self.frame_indices)
@@ -78,4 +82,24 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
         display_times=times[ordinals],
         unneeded_times=times[is_unneeded],
         unneeded_share=float(between.mean()) if len(between) else 0.0,
+        num_lost=_num_lost(timeline, shown_at, source, first_lost=int(grid[-1]), fps=fps),
     )
+
+
+def _num_lost(
+    timeline: Timeline,
+    shown_at: NDArray[np.floating[Any]],
+    source: ClipSource,
+    *,
+    first_lost: int,
+    fps: float,
+) -> int:
+    """Samples from a grid point on to where the file would end had it not been cut off."""
+    if timeline.lost_end_time is None:
+        return 0
+    end = (timeline.lost_end_time - timeline.first_time) * float(timeline.time_base)
+    if source.end_seconds is not None:
+        end = min(end, source.end_seconds)
+    num_points = ceil((end - (source.start_seconds or 0.0) - _ROUNDING_SECONDS) * fps)
+    seconds_shown = float(np.median(np.diff(shown_at))) if len(shown_at) > 1 else 0.0
+    return max(0, round((num_points - first_lost) / max(1.0, seconds_shown * fps)))

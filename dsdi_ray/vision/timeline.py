@@ -21,7 +21,9 @@ class Timeline:
         has_timestamps: False where packets carry none and a constant rate is assumed.
         offsets: What to add to time stamps for display times: one number, or one per stretch
             where the container's clock starts anew (recordings put one behind the other).
-        is_cut: Whether the container ends early.
+        is_cut: Whether the container could not be read to its end.
+        lost_end_time: Where the last picture would go off screen had the file not been cut off, same
+            units; None where nothing says that it was.
         unfit_for_decord: Why decord would be slow or return other pictures than those asked for,
             None if nothing is known against it.
         note: What was odd about the container, None if nothing.
@@ -36,6 +38,7 @@ class Timeline:
     has_timestamps: bool = True
     offsets: tuple[int, ...] = (0,)
     is_cut: bool = False
+    lost_end_time: int | None = None
     unfit_for_decord: str | None = None
     note: str | None = None
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.clocks import clock_restarts, join_clocks
+from dsdi_ray.vision.cut_files import end_if_whole
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
 from dsdi_ray.vision.references import unreferenced
 from dsdi_ray.vision.timeline import Timeline
@@ -31,6 +32,8 @@ _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
 # picture, in others (MPEG-TS) it returned pictures seconds away without an error.
+# After a seek into a program stream FFmpeg gives pictures that share a packet other times than before.
+_TIMED_ANEW = frozenset(("mpeg",))
 _SEEKABLE_BY_DECORD = INDEXED | {"avi", "flv"}
 
 
@@ -97,6 +100,13 @@ def _read_part(
             time_base=time_base,
             first_time=first_time,
             end_time=_end_time(facts, times, offset=0, step=_step(stream, time_base)),
+            lost_end_time=end_if_whole(
+                Path(video.path),
+                container,
+                stream,
+                first_time=first_time,
+                step=_step(stream, time_base),
+            ),
             unfit_for_decord="decord indexes a whole file for a part of it",
             note="; ".join(_stream_notes(container, stream)) or None,
         )
@@ -152,6 +162,10 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
         unfit = _unfit_for_decord(container, facts)
+        lost_end = end_if_whole(
+            Path(video.path), container, stream, first_time=int(stored.min()), step=step
+        )
+        may_seek = container.format.name not in _TIMED_ANEW
         if len(offsets) > 1:
             notes.append(f"the clock starts anew {len(offsets) - 1} times")
             unfit = unfit or "decord sorts time stamps that start anew"
@@ -167,13 +181,14 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
     return Timeline(
         display_times=times,
         is_unneeded=is_unneeded if has_one_clock else None,
-        key_times=np.unique(facts.key_times) if has_one_clock else _NO_TIMES,
+        key_times=np.unique(facts.key_times) if has_one_clock and may_seek else _NO_TIMES,
         time_base=time_base,
         first_time=int(times[0]),
         end_time=_end_time(facts, times, offset=offsets[-1], step=step),
         has_timestamps=is_timed,
         offsets=offsets,
         is_cut=facts.error is not None,
+        lost_end_time=None if lost_end is None else lost_end + offsets[-1],
         unfit_for_decord=unfit,
         note="; ".join(notes) or None,
     )

@@ -48,9 +48,10 @@ def write_clip(
     pixel_format: str = "yuv420p",
     gop: int = 10,
     max_b_frames: int | None = 0,
+    container_options: Mapping[str, str] | None = None,
 ) -> Path:
     """Encode numbered pictures, evenly in time or at the times given; None: the codec's B-frames."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
         stream.codec_context.gop_size = gop

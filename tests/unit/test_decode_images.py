@@ -1,9 +1,14 @@
 """Still images: one frame, upright, whatever the depth; damaged ones as far as they go."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from numbered_clips import decode
 from PIL import Image
+
+from dsdi_ray.vision.probe import probe
 
 
 def quadrants() -> Image.Image:
@@ -56,6 +61,38 @@ def test_grey_of_16_bits_is_scaled_not_clipped(tmp_path):
     assert row[0] < 8
     assert row[-1] > 247
     assert 110 < row[32] < 145
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -3.4e38])
+def test_pixels_without_a_value_leave_the_others_as_they_are(tmp_path, missing):
+    heat = np.full((64, 64), 10.0, np.float32)
+    heat[:, 32:] = 40.0
+    Image.fromarray(heat).save(tmp_path / "whole.tif")
+    heat[:4, :4] = missing
+    Image.fromarray(heat).save(tmp_path / "holes.tif")
+    (whole,), _ = decode(tmp_path / "whole.tif", media="image")
+    (holes,), outcome = decode(tmp_path / "holes.tif", media="image")
+    assert outcome.status == "ok"
+    np.testing.assert_array_equal(holes.pixels[64][0, 8:], whole.pixels[64][0, 8:])
+    assert holes.pixels[64][0, :3, :3].max() == 0
+    Image.fromarray(np.full((8, 8), missing, np.float32)).save(tmp_path / "none.tif")
+    assert decode(tmp_path / "none.tif", media="image")[1].error == "no pixel has a value"
+
+
+def png_of_size(path, width, height):
+    """Headers alone."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + head
+    body = struct.pack(">I", len(head)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body + struct.pack(">I", 0) + b"IDAT" + bytes(4))
+    return path
+
+
+def test_sizes_up_to_the_limit_are_probed_and_beyond_it_are_a_reason(tmp_path):
+    facts = probe(str(png_of_size(tmp_path / "large.png", 20_000, 10_000)), "image")
+    assert (facts.width, facts.probe_error) == (20_000, None)
+    facts = probe(str(png_of_size(tmp_path / "absurd.png", 60_000, 60_000)), "image")
+    assert facts.probe_error.startswith("cannot be opened: Image size (3600000000 pixels)")
 
 
 def test_a_truncated_image_is_partial(tmp_path):

@@ -79,3 +79,15 @@ def test_no_more_than_a_group_of_pictures_is_decoded_beside_the_part(
     assert numbers(chunks)[0] == first
     num_pictures = min(199, int((start + 0.6) * 25)) - first
     assert counter.count <= num_pictures + GOP + 1
+
+
+def test_a_part_of_a_program_stream_shows_the_whole_ones_pictures(tmp_path):
+    """After a seek FFmpeg gives other times to pictures that share a packet."""
+    clip = write_clip(
+        tmp_path / "a.mpg", codec="mpeg1video", num_pictures=100, gop=12, max_b_frames=2
+    )
+    whole = numbers(decode(clip)[0])
+    for first in range(0, 40, 5):
+        chunks, outcome = decode(clip, start=first / 10, end=first / 10 + 0.5)
+        assert (outcome.status, outcome.frames_scored) == ("ok", 5)
+        assert numbers(chunks) == {k: whole[first + k] for k in range(5)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numbered_clips import result_of, write_clip
 
+from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.packet_facts import read_packets
 from dsdi_ray.vision.video_stream import VideoFile, decoded_frames, open_video
 
@@ -91,3 +92,17 @@ def test_one_that_is_in_use_is_not_lent_again(tmp_path: Path):
         assert one is not other
         one.close()
         other.close()
+
+
+def test_a_codec_that_nobody_knows_is_a_reason(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4")
+    clip.write_bytes(clip.read_bytes().replace(b"avc1", b"XYZW"))
+    with pytest.raises(DecodeError, match="no decoder for the video's codec"):
+        open_video(str(clip))
+
+
+def test_a_list_of_files_is_not_the_film_that_it_names(tmp_path):
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    with pytest.raises(DecodeError, match="a list of other files"):
+        open_video(str(tmp_path / "list.mp4"))
