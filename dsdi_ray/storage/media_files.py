@@ -2,9 +2,10 @@
 
 import glob
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -38,12 +39,14 @@ class FoundFile:
         relative: The path that names it among others.
         media: ``video`` or ``image``.
         listing: What a bucket's listing says of it; None elsewhere.
+        problem: Why it cannot be read, where that shows without opening it.
     """
 
     uri: str
     relative: str
     media: str
     listing: Listing | None = None
+    problem: str | None = None
 
 
 def find_media(paths: Sequence[str]) -> list[FoundFile]:
@@ -63,8 +66,8 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
             raise DataError(f"{text}: cannot be listed: {short_reason(error)}") from error
         if not files:
             raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for uri, relative, listing in files:
-            found.setdefault(uri, FoundFile(uri, relative, media_of(relative), listing))
+        for file in files:
+            found.setdefault(file.uri, file)
     return list(found.values())
 
 
@@ -100,41 +103,52 @@ def media_of(uri: str) -> str:
     return "image" if path_in(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
 
 
-def _local_files(text: str) -> list[tuple[str, str, Listing | None]]:
+def _local_files(text: str) -> list[FoundFile]:
     path = local_path(text).expanduser()
     if path.is_dir():
-        files = _files_in(path, path)
-    elif path.is_file():
-        files = [(path, Path(path.name))]
-    else:
-        files = _matches(str(path))
-    return [(str(file.resolve()), relative.as_posix(), None) for file, relative in files]
+        return list(_files_in(path, path))
+    if path.is_file():
+        return [_local_file(path, Path(path.name))]
+    return list(_matches(str(path)))
 
 
-def _matches(pattern: str) -> list[tuple[Path, Path]]:
+def _local_file(path: Path, relative: Path, problem: str | None = None) -> FoundFile:
+    """A local file; one whose name is no text has its odd bytes escaped, and cannot be read."""
+    name = os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")
+    # What cannot be read may be a link to itself, which cannot be resolved.
+    place = path.parent.resolve() / path.name if problem else path.resolve()
+    uri = str(place)
+    if not _is_utf8(uri):
+        uri, problem = place.as_uri(), "its name is not UTF-8; rename it"
+    return FoundFile(uri, name, media_of(name), problem=problem)
+
+
+def _matches(pattern: str) -> Iterator[FoundFile]:
     """A glob's files; folders that it matches are searched whole."""
     names_suffix = _names_suffix(pattern)
-    files: list[tuple[Path, Path]] = []
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
         if match.is_dir() and "**" not in pattern:
-            files += _files_in(match, match.parent)
+            yield from _files_in(match, match.parent)
         elif match.is_file() and (names_suffix or _is_media(PurePath(match.name))):
-            files.append((match, Path(match.name)))
-    return files
+            yield _local_file(match, Path(match.name))
 
 
-def _files_in(folder: Path, root: Path) -> list[tuple[Path, Path]]:
+def _files_in(folder: Path, root: Path) -> Iterator[FoundFile]:
     paths = (p for p in sorted(folder.rglob("*")) if _is_media(p.relative_to(folder)))
-    return [(p, p.relative_to(root)) for p in paths if p.is_file()]
+    return (_local_file(p, p.relative_to(root)) for p in paths if p.is_file())
 
 
-def _remote_files(uri: str) -> list[tuple[str, str, Listing | None]]:
+def _remote_files(uri: str) -> list[FoundFile]:
     takes_any = bool(re.search(r"[*?]", uri)) and _names_suffix(uri)
     return [
-        (found, relative, listing)
+        FoundFile(found, relative, media_of(relative), listing)
         for found, relative, listing in sorted(list_files(uri))
         if found == uri or takes_any or _is_media(PurePosixPath(relative))
     ]
+
+
+def _is_utf8(text: str) -> bool:
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _names_suffix(pattern: str) -> bool:

@@ -67,6 +67,16 @@ class TestFindMedia:
         with pytest.raises(DataError, match="no such file or folder, or no video or image"):
             find_media([str(tmp_path)])
 
+    def test_a_name_that_is_not_utf8_is_a_row_that_says_so(self, tmp_path):
+        touch(tmp_path / "bad\udcff.mp4", tmp_path / "bad\udcfe.mp4", tmp_path / "good.mp4")
+        found = find_media([str(tmp_path)])
+        assert {f.uri: f.problem for f in found} == {
+            f"file://{tmp_path}/bad%FE.mp4": "its name is not UTF-8; rename it",
+            f"file://{tmp_path}/bad%FF.mp4": "its name is not UTF-8; rename it",
+            f"{tmp_path}/good.mp4": None,
+        }
+        assert clip_ids(found) == [r"bad\xfe", r"bad\xff", "good"]
+
     def test_every_real_sample_is_found(self, shared_data):
         found = {Path(f.uri).name for f in find_media([str(shared_data / "torture")])}
         assert found == {p.name for p in (shared_data / "torture").iterdir() if p.is_file()}
