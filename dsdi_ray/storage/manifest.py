@@ -69,6 +69,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("probe_error", pa.string()),  # null: nothing is wrong as far as headers tell
     ]
 )
+_FINE_CLIP_ID = r"^[^\pZ\p{Cc}\x{FFFE}\x{FFFF}]+$"  # RE2's \s is ASCII alone, Python's is not
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
@@ -170,7 +171,7 @@ def _is_odd(table: pa.Table) -> pa.ChunkedArray:
     start, end = table["start_seconds"], table["end_seconds"]
     fine = [
         pc.fill_null(pc.match_substring_regex(uri, "^(/|[a-z0-9]+://)"), False),
-        pc.fill_null(pc.match_substring_regex(clip_id, r"^\S+$"), False),
+        pc.fill_null(pc.match_substring_regex(clip_id, _FINE_CLIP_ID), False),
         pc.is_in(table["media"], value_set=pa.array(["video", "image"])),
         pc.fill_null(pc.and_(pc.greater_equal(start, 0.0), pc.is_finite(start)), True),
         pc.fill_null(pc.greater(end, pc.fill_null(start, 0.0)), True),

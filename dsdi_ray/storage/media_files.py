@@ -29,6 +29,9 @@ _IMAGE_NAMES = "bmp jfif jpe jpeg jpg png tif tiff webp"
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO_NAMES.split())
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_NAMES.split())
 
+# Blanks separate the columns of run files; XML has no control characters, nor the last two.
+NOT_IN_CLIP_IDS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufffe\uffff]+")
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -74,7 +77,7 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
 def clip_ids(files: Sequence[FoundFile], *, taken: AbstractSet[str] = frozenset()) -> list[str]:
     """Name clips: the file's stem; its relative path where stems clash; a hash where those do.
 
-    Blanks become ``_``, since TREC's ids have none.
+    Blanks and control characters become ``_``, since run files allow none in ids.
 
     Args:
         files: To be named.
@@ -166,4 +169,4 @@ def _is_media(relative: PurePath) -> bool:
 
 
 def _without_blanks(text: str) -> str:
-    return re.sub(r"\s+", "_", text)
+    return NOT_IN_CLIP_IDS.sub("_", text)

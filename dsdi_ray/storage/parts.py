@@ -12,7 +12,7 @@ from typing import Any
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import folder_of, join, read_bytes, short_reason
-from dsdi_ray.storage.media_files import FoundFile
+from dsdi_ray.storage.media_files import NOT_IN_CLIP_IDS, FoundFile
 
 _ROUNDING_SECONDS = 1e-3  # of a container's length: less than that beyond it shows no picture
 
@@ -100,8 +100,11 @@ def clip_problem(row: Mapping[str, Any]) -> str | None:
         return f"start_seconds must be 0 or more, got {start}"
     if end is not None and not end > (start or 0.0):
         return f"end_seconds must be above start_seconds ({start or 0.0:g}), got {end}"
-    if clip_id is not None and (not clip_id or re.search(r"\s", clip_id)):
-        return f"clip_id must have no blanks (run files separate by them), got {clip_id!r}"
+    if clip_id is not None and (not clip_id or NOT_IN_CLIP_IDS.search(clip_id)):
+        return (
+            "clip_id must have no blanks (run files separate by them) or control characters, "
+            f"got {clip_id!r}"
+        )
     return None
 
 

@@ -11,12 +11,14 @@ import pytest
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.manifest import (
     MANIFEST_SCHEMA,
+    _is_odd,
     content_id,
     manifest_table,
     read_manifest,
     write_manifest,
 )
 from dsdi_ray.storage.media_files import clip_ids, find_media
+from dsdi_ray.storage.parts import clip_problem
 
 
 def touch(*paths: Path) -> None:
@@ -92,6 +94,10 @@ class TestClipIds:
         ids = ids_of(tmp_path)
         assert len(set(ids)) == 2
         assert not any(" " in one for one in ids)
+
+    def test_control_characters_become_underscores(self, tmp_path):
+        touch(tmp_path / "ctl\x01x.mp4", tmp_path / "del\x7f\x85 x.mp4", tmp_path / "é-日.mp4")
+        assert ids_of(tmp_path) == ["ctl_x", "del_x", "é-日"]
 
     def test_the_same_path_under_two_folders_gets_two_ids(self, tmp_path):
         touch(tmp_path / "x/a.mp4", tmp_path / "y/a.mp4")
@@ -169,6 +175,7 @@ class TestReadManifest:
             ("path\n/x/a.mp4\n", "no column `uri`, has path"),
             ("clip_id,uri\na,/x/a.mp4\na,/x/b.mp4\n", "clip_id 'a' appears more than once"),
             ("clip_id,uri\na b,/x/a.mp4\n", "row 1: clip_id must have no blanks"),
+            ("clip_id,uri\na\x01b,/x/a.mp4\n", r"or control characters, got 'a\\x01b'"),
             ("uri,media\n/x/a.mp4,film\n", "row 1: media must be video or image, got 'film'"),
             ("uri,start_seconds\n/x/a.mp4,-1\n", "start_seconds must be 0 or more, got -1"),
             ("uri,end_seconds\n/x/a.mp4,0\n", "end_seconds must be above start_seconds"),
@@ -181,6 +188,22 @@ class TestReadManifest:
         (tmp_path / "m.csv").write_text(text)
         with pytest.raises(DataError, match=message):
             read_manifest(tmp_path / "m.csv")
+
+    def test_whole_columns_of_ids_are_checked_like_one(self):
+        characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i <= 0xDFFF]
+        row = {"uri": "/x/a.mp4", "media": "video"}
+        table = manifest_table({**row, "clip_id": f"a{one}b"} for one in characters)
+        is_odd = _is_odd(table).to_pylist()
+        rest = {"media": None, "start_seconds": None, "end_seconds": None}
+        problems = [clip_problem({**row, **rest, "clip_id": f"a{one}b"}) for one in characters]
+        assert [p is not None for p in problems] == is_odd
+        assert 50 < sum(is_odd) < 100
+
+    def test_a_parquet_id_with_a_no_break_space_is_refused(self, tmp_path):
+        row = {"clip_id": "a\u00a0b", "uri": "/x/a.mp4", "media": "video"}
+        write_manifest(manifest_table([row]), tmp_path / "m.parquet")
+        with pytest.raises(DataError, match="row 1: clip_id must have no blanks"):
+            read_manifest(tmp_path / "m.parquet")
 
     def test_another_format_and_an_absent_file_are_named(self, tmp_path):
         with pytest.raises(DataError, match=r"must end in \.parquet, \.csv, \.jsonl"):
