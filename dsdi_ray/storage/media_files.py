@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -56,7 +57,8 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
     """Expand files, folders (searched whole), globs and URIs of these into media files, each once.
 
     In folders, files count by their suffix and hidden ones do not; a file named outright counts
-    whatever it is called, and so do those that a glob names by their suffix (``*.dat``).
+    whatever it is called, and so do those that a glob names by their suffix (``*.dat``). Links are
+    followed; what cannot be read or listed on the way is there with its problem.
 
     Raises:
         DataError: If a path matches nothing or cannot be listed.
@@ -108,11 +110,13 @@ def media_of(uri: str) -> str:
 
 def _local_files(text: str) -> list[FoundFile]:
     path = local_path(text).expanduser()
-    if path.is_dir():
-        return list(_files_in(path, path))
+    is_glob = glob.has_magic(text) and not os.path.exists(path)  # noqa: PTH110 (Path's may raise)
+    if is_glob or not (path.is_dir() or path.is_file()):
+        return list(_matches(str(path)))
     if path.is_file():
         return [_local_file(path, Path(path.name))]
-    return list(_matches(str(path)))
+    os.scandir(path).close()  # raises: a folder that was named outright must be listed
+    return list(_files_in(path, path))
 
 
 def _local_file(path: Path, relative: Path, problem: str | None = None) -> FoundFile:
@@ -130,15 +134,47 @@ def _matches(pattern: str) -> Iterator[FoundFile]:
     """A glob's files; folders that it matches are searched whole."""
     names_suffix = _names_suffix(pattern)
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        if match.is_dir() and "**" not in pattern:
-            yield from _files_in(match, match.parent)
-        elif match.is_file() and (names_suffix or _is_media(PurePath(match.name))):
-            yield _local_file(match, Path(match.name))
+        if os.path.isdir(match):  # noqa: PTH112 (Path's raises where it may not look)
+            if "**" not in pattern:
+                yield from _files_in(match, match.parent)
+        elif names_suffix or _is_media(PurePath(match.name)):
+            yield from _if_file(match, Path(match.name))
 
 
 def _files_in(folder: Path, root: Path) -> Iterator[FoundFile]:
-    paths = (p for p in sorted(folder.rglob("*")) if _is_media(p.relative_to(folder)))
-    return (_local_file(p, p.relative_to(root)) for p in paths if p.is_file())
+    """A folder's files, and folders in it that cannot be listed; linked folders count once."""
+    paths: list[Path] = []
+    unlisted: dict[Path, OSError] = {}
+    seen: set[str] = set()
+    tops = [folder]
+    for top in tops:  # which grow; links come last, so that files keep the names of their own place
+        walk = os.walk(top, onerror=lambda error: unlisted.update({Path(error.filename): error}))
+        for place, folders, names in walk:
+            real = os.path.realpath(place)
+            visible = [] if real in seen else [n for n in folders if not n.startswith(".")]
+            links = [n for n in visible if os.path.islink(os.path.join(place, n))]  # noqa: PTH114, PTH118
+            tops += [Path(place, name) for name in sorted(links)]
+            folders[:] = sorted(set(visible) - set(links))
+            paths += [Path(place, name) for name in names if real not in seen]
+            seen.add(real)
+    for path in sorted([*paths, *unlisted]):
+        if path in unlisted:
+            problem = f"the folder cannot be listed: {short_reason(unlisted[path])}"
+            yield _local_file(path, path.relative_to(root), problem)
+        elif _is_media(path.relative_to(folder)):
+            yield from _if_file(path, path.relative_to(root))
+
+
+def _if_file(path: Path, relative: Path) -> Iterator[FoundFile]:
+    """A file, or a link of a media file's name that leads nowhere; nothing for what is neither."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            yield _local_file(path, relative)
+    except FileNotFoundError:
+        if path.is_symlink() and _is_media(PurePath(path.name)):
+            yield _local_file(path, relative, "a link to a file that is not there")
+    except OSError as error:
+        yield _local_file(path, relative, f"cannot be read: {short_reason(error)}")
 
 
 def _remote_files(uri: str) -> list[FoundFile]:

@@ -1,6 +1,7 @@
 """Finding media files, naming clips, and manifests in three formats."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    real_scandir = os.scandir
+
+    def scandir(path):
+        if Path(path) in folders:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 def ids_of(*arguments: Path | str) -> list[str]:
@@ -78,6 +90,66 @@ class TestFindMedia:
             f"{tmp_path}/good.mp4": None,
         }
         assert clip_ids(found) == [r"bad\xfe", r"bad\xff", "good"]
+
+    def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(self, tmp_path, monkeypatch):
+        touch(tmp_path / "a.mp4", tmp_path / "locked/b.mp4", tmp_path / ".hidden/c.mp4")
+        refuse_to_list(monkeypatch, tmp_path / "locked", tmp_path / ".hidden")
+        expected = {
+            f"{tmp_path}/a.mp4": None,
+            f"{tmp_path}/locked": "the folder cannot be listed: Permission denied",
+        }
+        for path in (tmp_path, f"{tmp_path.parent}/{tmp_path.name[:-1]}?"):
+            assert {f.uri: f.problem for f in find_media([str(path)])} == expected
+
+    def test_a_folder_named_outright_that_cannot_be_listed_ends_it(self, tmp_path, monkeypatch):
+        refuse_to_list(monkeypatch, tmp_path)
+        with pytest.raises(DataError, match=f"^{tmp_path}: cannot be listed: Permission denied"):
+            find_media([str(tmp_path)])
+
+    def test_files_that_cannot_be_looked_at_are_rows_that_say_so(self, tmp_path, monkeypatch):
+        touch(tmp_path / "a.mp4", tmp_path / "no_x/b.mp4", tmp_path / "no_x/c.txt")
+        real_stat = Path.stat
+
+        def refuse(path, **options):
+            if path.parent.name == "no_x":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_stat(path, **options)
+
+        monkeypatch.setattr(Path, "stat", refuse)
+        for path in (tmp_path, tmp_path / "no_x/*", tmp_path / "**/*"):
+            found = {Path(f.uri).name: f.problem for f in find_media([str(path)])}
+            found.pop("a.mp4", None)
+            assert found == {"b.mp4": "cannot be read: Permission denied"}
+
+    def test_linked_folders_are_followed_once_and_files_keep_their_own_place(self, tmp_path):
+        touch(tmp_path / "top/z/a.mp4", tmp_path / "elsewhere/b.mp4", tmp_path / "elsewhere/c/d.ts")
+        for link, target in (("a_link", "z"), ("far", "../elsewhere"), ("again", "../elsewhere")):
+            (tmp_path / "top" / link).symlink_to(target)
+        (tmp_path / "top/z/back").symlink_to("..")
+        (tmp_path / "elsewhere/c/back").symlink_to(tmp_path / "top")
+        (tmp_path / "top/.hidden").symlink_to(tmp_path)
+        found = find_media([str(tmp_path / "top")])
+        assert [f.relative for f in found] == ["again/b.mp4", "again/c/d.ts", "z/a.mp4"]
+        assert found[0].uri == str(tmp_path / "elsewhere/b.mp4")
+
+    def test_links_that_lead_nowhere_are_rows_that_say_so(self, tmp_path):
+        touch(tmp_path / "a.mp4")
+        for link, target in (
+            ("b.mp4", "gone.mp4"),
+            ("c.jpg", "c.jpg"),
+            ("notes", "gone"),
+            ("l", "l"),
+        ):
+            (tmp_path / link).symlink_to(target)
+        expected = {
+            "a.mp4": None,
+            "b.mp4": "a link to a file that is not there",
+            "c.jpg": "cannot be read: Too many levels of symbolic links",
+        }
+        for path in (tmp_path, tmp_path / "*"):
+            assert {Path(f.uri).name: f.problem for f in find_media([str(path)])} == expected
+        (named,) = find_media([str(tmp_path / "b.mp4")])
+        assert named.problem == expected["b.mp4"]
 
     def test_every_real_sample_is_found(self, shared_data):
         found = {Path(f.uri).name for f in find_media([str(shared_data / "torture")])}
