@@ -14,6 +14,7 @@ from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import folder_of, join, read_bytes, short_reason
 from dsdi_ray.storage.media_files import NOT_IN_CLIP_IDS, FoundFile
 
+MAX_SECONDS = 1_000_000_000  # no film lasts thirty years
 _ROUNDING_SECONDS = 1e-3  # of a container's length: less than that beyond it shows no picture
 
 Part = tuple[float | None, float | None]  # start and end in seconds, None for the file's own
@@ -96,10 +97,13 @@ def clip_problem(row: Mapping[str, Any]) -> str | None:
         return "uri must not be empty"
     if row["media"] not in {None, "video", "image"}:
         return f"media must be video or image, got {row['media']!r}"
-    if start is not None and not 0 <= start < math.inf:
-        return f"start_seconds must be 0 or more, got {start}"
-    if end is not None and not end > (start or 0.0):
-        return f"end_seconds must be above start_seconds ({start or 0.0:g}), got {end}"
+    if start is not None and not 0 <= start <= MAX_SECONDS:
+        return f"start_seconds must be 0 or more and at most {MAX_SECONDS}, got {start}"
+    if end is not None and not (start or 0.0) < end <= MAX_SECONDS:
+        return (
+            f"end_seconds must be above start_seconds ({start or 0.0:g}) and at most "
+            f"{MAX_SECONDS}, got {end}"
+        )
     if clip_id is not None and (not clip_id or NOT_IN_CLIP_IDS.search(clip_id)):
         return (
             "clip_id must have no blanks (run files separate by them) or control characters, "
@@ -138,6 +142,8 @@ def read_shots(uri: str | Path) -> list[Shot]:
             f"shot list {uri}: needs the columns uri or file, start_seconds and end_seconds, has "
             f"{', '.join(sorted(columns)) or 'none'}"
         )
+    if not rows:
+        raise DataError(f"shot list {uri}: has no shots, only a header")
     shots = []
     for place, row in enumerate(rows, start=1):
         try:
@@ -172,6 +178,9 @@ def shots_by_file(
 
 
 def _shot(row: Mapping[str, str | None]) -> Shot:
+    absent = [name for name, text in row.items() if text is None]
+    if absent:  # an empty field says that a part ends with its file; one that is cut off, nothing
+        raise ValueError(f"is too short, without {', '.join(absent)}")
     start, end = (
         seconds_of(text) if (text := row[name]) else None
         for name in ("start_seconds", "end_seconds")

@@ -215,6 +215,19 @@ class TestReadManifest:
         assert manifest["start_seconds"].to_pylist() == [None, 2.0]
         assert manifest.schema == MANIFEST_SCHEMA
 
+    def test_only_empty_csv_ids_are_null(self, tmp_path):
+        ids = ["NA", "nan", "null", "None", "N/A"]
+        text = "".join(f"{one},/x/{one}.mp4,nan\n" for one in ids)
+        (tmp_path / "m.csv").write_text(f'clip_id,uri,latitude\n{text},/x/a.mp4,\n"",/x/b.mp4,1\n')
+        manifest = read_manifest(tmp_path / "m.csv")
+        assert manifest["clip_id"].to_pylist() == [*ids, "a", "b"]
+        assert manifest["latitude"].to_pylist() == [None] * 6 + [1.0]
+
+    def test_a_csv_column_that_is_there_twice_is_named(self, tmp_path):
+        (tmp_path / "m.csv").write_text("clip_id,uri,x,clip_id,x\na,/x/a.mp4,1,b,2\n")
+        with pytest.raises(DataError, match="column clip_id is there 2 times"):
+            read_manifest(tmp_path / "m.csv")
+
     def test_jsonl_with_uris_alone_gets_ids_and_media(self, tmp_path):
         lines = [json.dumps({"uri": u, "extra": 1}) for u in ("/x/a b.mp4", "/x/c.PNG")]
         (tmp_path / "m.jsonl").write_text("\n".join(lines))
@@ -249,7 +262,12 @@ class TestReadManifest:
             ("clip_id,uri\na b,/x/a.mp4\n", "row 1: clip_id must have no blanks"),
             ("clip_id,uri\na\x01b,/x/a.mp4\n", r"or control characters, got 'a\\x01b'"),
             ("uri,media\n/x/a.mp4,film\n", "row 1: media must be video or image, got 'film'"),
-            ("uri,start_seconds\n/x/a.mp4,-1\n", "start_seconds must be 0 or more, got -1"),
+            ("uri,start_seconds\n/x/a.mp4,-1\n", "start_seconds must be 0 or more and .*, got -1"),
+            ("uri,start_seconds\n/x/a.mp4,nan\n", "row 1: start_seconds must be .*, got nan"),
+            ("uri,start_seconds\n/x/a.mp4,NA\n", "cannot be read: .*invalid value 'NA'"),
+            ("uri,end_seconds\n/x/a.mp4,inf\n", "at most 1000000000, got inf"),
+            ("uri,end_seconds\n/x/a.mp4,nan\n", "end_seconds must be .*, got nan"),
+            ("uri,start_seconds\n/x/a.mp4,2e9\n", "at most 1000000000, got 2000000000.0"),
             ("uri,end_seconds\n/x/a.mp4,0\n", "end_seconds must be above start_seconds"),
             ("clip_id,uri\na,/x/a.mp4\nb,\n", "row 2: uri must not be empty"),
             ("uri,width\n/x/a.mp4,wide\n", "cannot be read"),

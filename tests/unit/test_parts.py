@@ -108,6 +108,11 @@ class TestShots:
             ("uri,start_seconds,end_seconds\n,0,1\n", "row 1: uri must not be empty"),
             ("uri,start_seconds,end_seconds\na,0,1\na,x,1\n", "row 2: must be seconds"),
             ("uri,start_seconds,end_seconds,clip_id\na,0,1,b c\n", "must have no blanks"),
+            ("uri,start_seconds,end_seconds\na,0,1\na,2\n", "row 2: is too short, without end_s"),
+            ("uri,start_seconds,end_seconds\na\n", "without start_seconds, end_seconds"),
+            ("uri,start_seconds,end_seconds\n", "has no shots"),
+            ("uri,start_seconds,end_seconds\na,0,inf\n", "row 1: must be seconds, .* got 'inf'"),
+            (f"uri,start_seconds,end_seconds\na,0,{'9' * 400}\n", "row 1: .* got inf"),
         ],
     )
     def test_what_makes_no_sense_is_named(self, tmp_path, text, message):
