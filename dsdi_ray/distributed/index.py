@@ -171,7 +171,10 @@ def _clips_of(
     if shots:
         parts = [(shot.start_seconds, shot.end_seconds, shot.clip_id) for shot in shots]
     elif windows is not None and file.media == "video":
-        parts = [(*part, None) for part in windows.parts(facts.get("duration_seconds"))]
+        seconds = facts.get("duration_seconds")
+        parts = [(*part, None) for part in windows.parts(seconds)]
+        if problem := windows.problem(seconds):
+            facts = {**facts, "duration_seconds": None, "probe_error": problem}
     for start, end, clip_id in parts:
         yield {
             "clip_id": clip_id or part_id(name, start, end),

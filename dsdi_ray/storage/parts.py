@@ -15,6 +15,7 @@ from dsdi_ray.storage.filesystems import folder_of, join, read_bytes, short_reas
 from dsdi_ray.storage.media_files import NOT_IN_CLIP_IDS, FoundFile
 
 MAX_SECONDS = 1_000_000_000  # no film lasts thirty years
+MAX_WINDOWS = 100_000  # of one file: more are a mistake, or a header that is damaged
 _ROUNDING_SECONDS = 1e-3  # of a container's length: less than that beyond it shows no picture
 
 Part = tuple[float | None, float | None]  # start and end in seconds, None for the file's own
@@ -44,16 +45,35 @@ class Windows:
                 f"their length, got {self.overlap_seconds:g}"
             )
 
+    def problem(self, duration_seconds: float | None) -> str | None:
+        """Why a file is not cut into windows: it has too many of them."""
+        if duration_seconds is None or self._num_steps(duration_seconds) <= MAX_WINDOWS:
+            return None
+        return (
+            f"its length of {duration_seconds:g} s, if that is true, makes more than "
+            f"{MAX_WINDOWS:,} windows"
+        )
+
     def parts(self, duration_seconds: float | None) -> list[Part]:
-        """The windows of a file; one that is no longer than a window, or of unknown length, is whole."""
-        if duration_seconds is None or duration_seconds <= self.length_seconds + _ROUNDING_SECONDS:
+        """The windows of a file; one that is no longer than a window, or of unknown length, is whole.
+
+        So is one that has a problem.
+        """
+        if (
+            duration_seconds is None
+            or duration_seconds <= self.length_seconds + _ROUNDING_SECONDS
+            or self.problem(duration_seconds)
+        ):
             return [(None, None)]
         step = self.length_seconds - self.overlap_seconds
-        # The last one is the first to reach the end; it needs a picture that is its own.
-        reach = duration_seconds - _ROUNDING_SECONDS - self.overlap_seconds
-        starts = [round(i * step, 6) for i in range(math.ceil(reach / step))]
+        starts = [round(i * step, 6) for i in range(math.ceil(self._num_steps(duration_seconds)))]
         ends = [round(start + self.length_seconds, 6) for start in starts[:-1]]
         return list(zip(starts, [*ends, None], strict=True))
+
+    def _num_steps(self, duration_seconds: float) -> float:
+        # The last window is the first to reach the end; it needs a picture that is its own.
+        reach = duration_seconds - _ROUNDING_SECONDS - self.overlap_seconds
+        return reach / (self.length_seconds - self.overlap_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
