@@ -142,13 +142,21 @@ def probe_archive(
     if shots is not None:
         shots_of = shots_by_file(read_shots(shots), files, source=shots)
         files = list(shots_of)
-    probed = probe_files([(f.uri, f.media) for f in files])
     rows: list[dict[str, Any]] = []
-    for name, file, facts in zip(clip_ids(files), files, probed, strict=True):
+    for name, file, facts in zip(clip_ids(files), files, probe_found(files), strict=True):
         rows += _clips_of(name, file, facts, windows, shots_of.get(file))
     manifest = manifest_table(rows)
     check_clip_ids(manifest, source="the index" if shots is None else f"shot list {shots}")
     return manifest
+
+
+def probe_found(files: Sequence[FoundFile]) -> list[dict[str, Any]]:
+    """Facts of each file, in order; one with a problem is not opened."""
+    probed = iter(probe_files([(file.uri, file.media) for file in files if file.problem is None]))
+    return [
+        next(probed) if file.problem is None else {"content_id": None, "probe_error": file.problem}
+        for file in files
+    ]
 
 
 def _clips_of(
@@ -163,7 +171,10 @@ def _clips_of(
     if shots:
         parts = [(shot.start_seconds, shot.end_seconds, shot.clip_id) for shot in shots]
     elif windows is not None and file.media == "video":
-        parts = [(*part, None) for part in windows.parts(facts.get("duration_seconds"))]
+        seconds = facts.get("duration_seconds")
+        parts = [(*part, None) for part in windows.parts(seconds)]
+        if problem := windows.problem(seconds):
+            facts = {**facts, "duration_seconds": None, "probe_error": problem}
     for start, end, clip_id in parts:
         yield {
             "clip_id": clip_id or part_id(name, start, end),

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dsdi_ray.distributed.index import load_archive, probe_archive
-from dsdi_ray.distributed.probing import probe_files
+from dsdi_ray.distributed.index import load_archive, probe_archive, probe_found
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import (
     MANIFEST_SUFFIXES,
@@ -70,10 +69,9 @@ def _updated(before: pa.Table, files: Sequence[FoundFile], *, written_at: float)
     new = [file for file in to_probe if file.uri not in clips_of]
     for file, name in zip(new, clip_ids(new, taken=set(known["clip_id"].to_pylist())), strict=True):
         clips_of[file.uri].append({"clip_id": name, "uri": file.uri, "media": file.media})
-    probed = probe_files([(file.uri, file.media) for file in to_probe])
     rows = [
         _with_facts(clip, facts)
-        for file, facts in zip(to_probe, probed, strict=True)
+        for file, facts in zip(to_probe, probe_found(to_probe), strict=True)
         for clip in clips_of[file.uri]
     ]
     uris = {file.uri for file in to_probe}

@@ -161,8 +161,11 @@ def write_bytes(uri: str | Path, content: bytes | pa.Buffer) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_bytes(content)
-    temporary.rename(target)
+    try:
+        temporary.write_bytes(content)
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # it is still there if that failed
 
 
 def list_files(uri: str) -> Iterator[tuple[str, str, Listing | None]]:

@@ -35,7 +35,7 @@ from dsdi_ray.storage.media_files import (
     clip_ids,
     media_of,
 )
-from dsdi_ray.storage.parts import clip_problem, part_id
+from dsdi_ray.storage.parts import MAX_SECONDS, clip_problem, part_id
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -69,6 +69,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("probe_error", pa.string()),  # null: nothing is wrong as far as headers tell
     ]
 )
+_FINE_CLIP_ID = r"^[^\pZ\p{Cc}\x{FFFE}\x{FFFF}]+$"  # RE2's \s is ASCII alone, Python's is not
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
@@ -111,6 +112,9 @@ def read_manifest(uri: str | Path) -> pa.Table:
         raise DataError(f"manifest {uri}: cannot be read: {short_reason(error)}") from error
     if "uri" not in table.column_names:
         raise DataError(f"manifest {uri}: no column `uri`, has {', '.join(table.column_names)}")
+    for name, count in Counter(table.column_names).items():
+        if count > 1 and name in MANIFEST_SCHEMA.names:
+            raise DataError(f"manifest {uri}: column {name} is there {count} times")
     table = _cast(table, uri)
     suspects = np.flatnonzero(_is_odd(table).to_numpy(zero_copy_only=False))
     for place in suspects.tolist():
@@ -134,13 +138,13 @@ def check_clip_ids(manifest: pa.Table, *, source: str | Path) -> None:
         raise DataError(f"{source}: clip_id {repeated!r} appears more than once")
 
 
-# Types are given, not guessed: the clip id 00123 is no number.
+# Types are given, not guessed: the clip id 00123 is no number, and NA is an id, not null.
 _READERS: Mapping[str, Callable[[pa.BufferReader], pa.Table]] = {
     ".parquet": pq.read_table,
     ".csv": lambda file: pacsv.read_csv(
         file,
         convert_options=pacsv.ConvertOptions(
-            column_types=MANIFEST_SCHEMA, strings_can_be_null=True
+            column_types=MANIFEST_SCHEMA, strings_can_be_null=True, null_values=[""]
         ),
     ),
     ".jsonl": lambda file: pajson.read_json(
@@ -155,9 +159,12 @@ def _cast(table: pa.Table, uri: str | Path) -> pa.Table:
         if field.name not in table.column_names:
             continue
         try:
-            columns[field.name] = table[field.name].cast(field.type)
+            column = table[field.name].cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"manifest {uri}: column {field.name}: {error}") from error
+        if pa.types.is_floating(field.type) and field.name not in {"start_seconds", "end_seconds"}:
+            column = pc.if_else(pc.is_nan(column), None, column)  # what is not known
+        columns[field.name] = column
     absent = {
         f.name: pa.nulls(len(table), f.type) for f in MANIFEST_SCHEMA if f.name not in columns
     }
@@ -167,13 +174,14 @@ def _cast(table: pa.Table, uri: str | Path) -> pa.Table:
 def _is_odd(table: pa.Table) -> pa.ChunkedArray:
     """Rows to look at one by one: wrong, or incomplete. None of millions, as a rule."""
     uri, clip_id = table["uri"], table["clip_id"]
-    start, end = table["start_seconds"], table["end_seconds"]
+    start, end, longest = table["start_seconds"], table["end_seconds"], float(MAX_SECONDS)
     fine = [
         pc.fill_null(pc.match_substring_regex(uri, "^(/|[a-z0-9]+://)"), False),
-        pc.fill_null(pc.match_substring_regex(clip_id, r"^\S+$"), False),
+        pc.fill_null(pc.match_substring_regex(clip_id, _FINE_CLIP_ID), False),
         pc.is_in(table["media"], value_set=pa.array(["video", "image"])),
-        pc.fill_null(pc.and_(pc.greater_equal(start, 0.0), pc.is_finite(start)), True),
+        pc.fill_null(pc.and_(pc.greater_equal(start, 0.0), pc.less_equal(start, longest)), True),
         pc.fill_null(pc.greater(end, pc.fill_null(start, 0.0)), True),
+        pc.fill_null(pc.less_equal(end, longest), True),
     ]
     return pc.invert(reduce(pc.and_, fine))
 

@@ -2,9 +2,11 @@
 
 import glob
 import hashlib
+import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -28,6 +30,9 @@ _IMAGE_NAMES = "bmp jfif jpe jpeg jpg png tif tiff webp"
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO_NAMES.split())
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE_NAMES.split())
 
+# Blanks separate the columns of run files; XML has no control characters, nor the last two.
+NOT_IN_CLIP_IDS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufffe\uffff]+")
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -38,19 +43,22 @@ class FoundFile:
         relative: The path that names it among others.
         media: ``video`` or ``image``.
         listing: What a bucket's listing says of it; None elsewhere.
+        problem: Why it cannot be read, where that shows without opening it.
     """
 
     uri: str
     relative: str
     media: str
     listing: Listing | None = None
+    problem: str | None = None
 
 
 def find_media(paths: Sequence[str]) -> list[FoundFile]:
     """Expand files, folders (searched whole), globs and URIs of these into media files, each once.
 
     In folders, files count by their suffix and hidden ones do not; a file named outright counts
-    whatever it is called, and so do those that a glob names by their suffix (``*.dat``).
+    whatever it is called, and so do those that a glob names by their suffix (``*.dat``). Links are
+    followed; what cannot be read or listed on the way is there with its problem.
 
     Raises:
         DataError: If a path matches nothing or cannot be listed.
@@ -63,15 +71,15 @@ def find_media(paths: Sequence[str]) -> list[FoundFile]:
             raise DataError(f"{text}: cannot be listed: {short_reason(error)}") from error
         if not files:
             raise DataError(f"{text}: no such file or folder, or no video or image in it")
-        for uri, relative, listing in files:
-            found.setdefault(uri, FoundFile(uri, relative, media_of(relative), listing))
+        for file in files:
+            found.setdefault(file.uri, file)
     return list(found.values())
 
 
 def clip_ids(files: Sequence[FoundFile], *, taken: AbstractSet[str] = frozenset()) -> list[str]:
     """Name clips: the file's stem; its relative path where stems clash; a hash where those do.
 
-    Blanks become ``_``, since TREC's ids have none.
+    Blanks and control characters become ``_``, since run files allow none in ids.
 
     Args:
         files: To be named.
@@ -100,41 +108,86 @@ def media_of(uri: str) -> str:
     return "image" if path_in(uri).suffix.lower() in IMAGE_SUFFIXES else "video"
 
 
-def _local_files(text: str) -> list[tuple[str, str, Listing | None]]:
+def _local_files(text: str) -> list[FoundFile]:
     path = local_path(text).expanduser()
-    if path.is_dir():
-        files = _files_in(path, path)
-    elif path.is_file():
-        files = [(path, Path(path.name))]
-    else:
-        files = _matches(str(path))
-    return [(str(file.resolve()), relative.as_posix(), None) for file, relative in files]
+    is_glob = glob.has_magic(text) and not os.path.exists(path)  # noqa: PTH110 (Path's may raise)
+    if is_glob or not (path.is_dir() or path.is_file()):
+        return list(_matches(str(path)))
+    if path.is_file():
+        return [_local_file(path, Path(path.name))]
+    os.scandir(path).close()  # raises: a folder that was named outright must be listed
+    return list(_files_in(path, path))
 
 
-def _matches(pattern: str) -> list[tuple[Path, Path]]:
+def _local_file(path: Path, relative: Path, problem: str | None = None) -> FoundFile:
+    """A local file; one whose name is no text has its odd bytes escaped, and cannot be read."""
+    name = os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")
+    # What cannot be read may be a link to itself, which cannot be resolved.
+    place = path.parent.resolve() / path.name if problem else path.resolve()
+    uri = str(place)
+    if not _is_utf8(uri):
+        uri, problem = place.as_uri(), "its name is not UTF-8; rename it"
+    return FoundFile(uri, name, media_of(name), problem=problem)
+
+
+def _matches(pattern: str) -> Iterator[FoundFile]:
     """A glob's files; folders that it matches are searched whole."""
     names_suffix = _names_suffix(pattern)
-    files: list[tuple[Path, Path]] = []
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        if match.is_dir() and "**" not in pattern:
-            files += _files_in(match, match.parent)
-        elif match.is_file() and (names_suffix or _is_media(PurePath(match.name))):
-            files.append((match, Path(match.name)))
-    return files
+        if os.path.isdir(match):  # noqa: PTH112 (Path's raises where it may not look)
+            if "**" not in pattern:
+                yield from _files_in(match, match.parent)
+        elif names_suffix or _is_media(PurePath(match.name)):
+            yield from _if_file(match, Path(match.name))
 
 
-def _files_in(folder: Path, root: Path) -> list[tuple[Path, Path]]:
-    paths = (p for p in sorted(folder.rglob("*")) if _is_media(p.relative_to(folder)))
-    return [(p, p.relative_to(root)) for p in paths if p.is_file()]
+def _files_in(folder: Path, root: Path) -> Iterator[FoundFile]:
+    """A folder's files, and folders in it that cannot be listed; linked folders count once."""
+    paths: list[Path] = []
+    unlisted: dict[Path, OSError] = {}
+    seen: set[str] = set()
+    tops = [folder]
+    for top in tops:  # which grow; links come last, so that files keep the names of their own place
+        walk = os.walk(top, onerror=lambda error: unlisted.update({Path(error.filename): error}))
+        for place, folders, names in walk:
+            real = os.path.realpath(place)
+            visible = [] if real in seen else [n for n in folders if not n.startswith(".")]
+            links = [n for n in visible if os.path.islink(os.path.join(place, n))]  # noqa: PTH114, PTH118
+            tops += [Path(place, name) for name in sorted(links)]
+            folders[:] = sorted(set(visible) - set(links))
+            paths += [Path(place, name) for name in names if real not in seen]
+            seen.add(real)
+    for path in sorted([*paths, *unlisted]):
+        if path in unlisted:
+            problem = f"the folder cannot be listed: {short_reason(unlisted[path])}"
+            yield _local_file(path, path.relative_to(root), problem)
+        elif _is_media(path.relative_to(folder)):
+            yield from _if_file(path, path.relative_to(root))
 
 
-def _remote_files(uri: str) -> list[tuple[str, str, Listing | None]]:
+def _if_file(path: Path, relative: Path) -> Iterator[FoundFile]:
+    """A file, or a link of a media file's name that leads nowhere; nothing for what is neither."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            yield _local_file(path, relative)
+    except FileNotFoundError:
+        if path.is_symlink() and _is_media(PurePath(path.name)):
+            yield _local_file(path, relative, "a link to a file that is not there")
+    except OSError as error:
+        yield _local_file(path, relative, f"cannot be read: {short_reason(error)}")
+
+
+def _remote_files(uri: str) -> list[FoundFile]:
     takes_any = bool(re.search(r"[*?]", uri)) and _names_suffix(uri)
     return [
-        (found, relative, listing)
+        FoundFile(found, relative, media_of(relative), listing)
         for found, relative, listing in sorted(list_files(uri))
         if found == uri or takes_any or _is_media(PurePosixPath(relative))
     ]
+
+
+def _is_utf8(text: str) -> bool:
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _names_suffix(pattern: str) -> bool:
@@ -152,4 +205,4 @@ def _is_media(relative: PurePath) -> bool:
 
 
 def _without_blanks(text: str) -> str:
-    return re.sub(r"\s+", "_", text)
+    return NOT_IN_CLIP_IDS.sub("_", text)

@@ -12,8 +12,10 @@ from typing import Any
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import folder_of, join, read_bytes, short_reason
-from dsdi_ray.storage.media_files import FoundFile
+from dsdi_ray.storage.media_files import NOT_IN_CLIP_IDS, FoundFile
 
+MAX_SECONDS = 1_000_000_000  # no film lasts thirty years
+MAX_WINDOWS = 100_000  # of one file: more are a mistake, or a header that is damaged
 _ROUNDING_SECONDS = 1e-3  # of a container's length: less than that beyond it shows no picture
 
 Part = tuple[float | None, float | None]  # start and end in seconds, None for the file's own
@@ -43,16 +45,35 @@ class Windows:
                 f"their length, got {self.overlap_seconds:g}"
             )
 
+    def problem(self, duration_seconds: float | None) -> str | None:
+        """Why a file is not cut into windows: it has too many of them."""
+        if duration_seconds is None or self._num_steps(duration_seconds) <= MAX_WINDOWS:
+            return None
+        return (
+            f"its length of {duration_seconds:g} s, if that is true, makes more than "
+            f"{MAX_WINDOWS:,} windows"
+        )
+
     def parts(self, duration_seconds: float | None) -> list[Part]:
-        """The windows of a file; one that is no longer than a window, or of unknown length, is whole."""
-        if duration_seconds is None or duration_seconds <= self.length_seconds + _ROUNDING_SECONDS:
+        """The windows of a file; one that is no longer than a window, or of unknown length, is whole.
+
+        So is one that has a problem.
+        """
+        if (
+            duration_seconds is None
+            or duration_seconds <= self.length_seconds + _ROUNDING_SECONDS
+            or self.problem(duration_seconds)
+        ):
             return [(None, None)]
         step = self.length_seconds - self.overlap_seconds
-        # The last one is the first to reach the end; it needs a picture that is its own.
-        reach = duration_seconds - _ROUNDING_SECONDS - self.overlap_seconds
-        starts = [round(i * step, 6) for i in range(math.ceil(reach / step))]
+        starts = [round(i * step, 6) for i in range(math.ceil(self._num_steps(duration_seconds)))]
         ends = [round(start + self.length_seconds, 6) for start in starts[:-1]]
         return list(zip(starts, [*ends, None], strict=True))
+
+    def _num_steps(self, duration_seconds: float) -> float:
+        # The last window is the first to reach the end; it needs a picture that is its own.
+        reach = duration_seconds - _ROUNDING_SECONDS - self.overlap_seconds
+        return reach / (self.length_seconds - self.overlap_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +117,18 @@ def clip_problem(row: Mapping[str, Any]) -> str | None:
         return "uri must not be empty"
     if row["media"] not in {None, "video", "image"}:
         return f"media must be video or image, got {row['media']!r}"
-    if start is not None and not 0 <= start < math.inf:
-        return f"start_seconds must be 0 or more, got {start}"
-    if end is not None and not end > (start or 0.0):
-        return f"end_seconds must be above start_seconds ({start or 0.0:g}), got {end}"
-    if clip_id is not None and (not clip_id or re.search(r"\s", clip_id)):
-        return f"clip_id must have no blanks (run files separate by them), got {clip_id!r}"
+    if start is not None and not 0 <= start <= MAX_SECONDS:
+        return f"start_seconds must be 0 or more and at most {MAX_SECONDS}, got {start}"
+    if end is not None and not (start or 0.0) < end <= MAX_SECONDS:
+        return (
+            f"end_seconds must be above start_seconds ({start or 0.0:g}) and at most "
+            f"{MAX_SECONDS}, got {end}"
+        )
+    if clip_id is not None and (not clip_id or NOT_IN_CLIP_IDS.search(clip_id)):
+        return (
+            "clip_id must have no blanks (run files separate by them) or control characters, "
+            f"got {clip_id!r}"
+        )
     return None
 
 
@@ -135,6 +162,8 @@ def read_shots(uri: str | Path) -> list[Shot]:
             f"shot list {uri}: needs the columns uri or file, start_seconds and end_seconds, has "
             f"{', '.join(sorted(columns)) or 'none'}"
         )
+    if not rows:
+        raise DataError(f"shot list {uri}: has no shots, only a header")
     shots = []
     for place, row in enumerate(rows, start=1):
         try:
@@ -169,6 +198,9 @@ def shots_by_file(
 
 
 def _shot(row: Mapping[str, str | None]) -> Shot:
+    absent = [name for name, text in row.items() if text is None]
+    if absent:  # an empty field says that a part ends with its file; one that is cut off, nothing
+        raise ValueError(f"is too short, without {', '.join(absent)}")
     start, end = (
         seconds_of(text) if (text := row[name]) else None
         for name in ("start_seconds", "end_seconds")

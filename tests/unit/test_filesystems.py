@@ -164,3 +164,10 @@ def test_what_is_written_is_there_whole(tmp_path):
     write_bytes(f"file://{tmp_path}/new/a", b"2")
     assert read_bytes(tmp_path / "new" / "a") == b"2"
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a"]
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_bytes(tmp_path / "a", b"1")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,5 +1,7 @@
 """Windows and shot lists: the parts of files that are clips."""
 
+import math
+
 import pytest
 
 from dsdi_ray.errors import DataError
@@ -34,6 +36,18 @@ class TestWindows:
     def test_their_edges_are_round_numbers(self):
         edges = Windows(length_seconds=0.3, overlap_seconds=0.2).parts(1.0)
         assert edges[:4] == [(0.0, 0.3), (0.1, 0.4), (0.2, 0.5), (0.3, 0.6)]
+
+    @pytest.mark.parametrize("duration", [60e5 + 1, 1e15, math.inf])
+    def test_a_length_that_is_absurd_makes_none(self, duration):
+        windows = Windows(length_seconds=60)
+        assert windows.parts(duration) == [(None, None)]
+        assert "if that is true, makes more than 100,000 windows" in windows.problem(duration)
+
+    @pytest.mark.parametrize("duration", [None, 1.0, 60e5])
+    def test_other_lengths_are_no_problem(self, duration):
+        windows = Windows(length_seconds=60)
+        assert windows.problem(duration) is None
+        assert len(windows.parts(duration)) == (100_000 if duration == 60e5 else 1)
 
     @pytest.mark.parametrize(("length", "overlap"), [(0, 0), (-1, 0), (10, 10), (10, -1)])
     def test_what_cannot_be_is_refused(self, length, overlap):
@@ -108,6 +122,11 @@ class TestShots:
             ("uri,start_seconds,end_seconds\n,0,1\n", "row 1: uri must not be empty"),
             ("uri,start_seconds,end_seconds\na,0,1\na,x,1\n", "row 2: must be seconds"),
             ("uri,start_seconds,end_seconds,clip_id\na,0,1,b c\n", "must have no blanks"),
+            ("uri,start_seconds,end_seconds\na,0,1\na,2\n", "row 2: is too short, without end_s"),
+            ("uri,start_seconds,end_seconds\na\n", "without start_seconds, end_seconds"),
+            ("uri,start_seconds,end_seconds\n", "has no shots"),
+            ("uri,start_seconds,end_seconds\na,0,inf\n", "row 1: must be seconds, .* got 'inf'"),
+            (f"uri,start_seconds,end_seconds\na,0,{'9' * 400}\n", "row 1: .* got inf"),
         ],
     )
     def test_what_makes_no_sense_is_named(self, tmp_path, text, message):
