@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.options import MAX_TIMEOUT_SECONDS, Address, Fps, Json, bounded
 from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
 from dsdi_ray.cli.scoring_output import print_plan, print_score_summary
 from dsdi_ray.errors import UserError
@@ -101,7 +101,11 @@ def score(
         typer.Option(min=1, help="Frames per forward pass; default: 32 on a GPU, 16 on a core."),
     ] = None,
     timeout_seconds: Annotated[
-        float, typer.Option(min=1, help="A decoder that makes no progress for so long is killed.")
+        float,
+        typer.Option(
+            callback=bounded("--timeout-seconds", low=1, high=MAX_TIMEOUT_SECONDS),
+            help="A decoder that makes no progress for so long is killed.",
+        ),
     ] = 30.0,
     gpu: Annotated[
         bool | None,

@@ -1,8 +1,32 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+
+from dsdi_ray.errors import ConfigError
+
+MAX_FPS = 1000.0  # as DecodeSettings has it
+MAX_TIMEOUT_SECONDS = 86_400.0
+
+
+def bounded(name: str, *, low: float, high: float, low_counts: bool = True) -> Callable[[Any], Any]:
+    """A check of an option's number, or numbers; infinities and NaN are never in the range.
+
+    Raises:
+        ConfigError: From the check, if one is out of range.
+    """
+
+    def check(value: Any) -> Any:
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if number is not None and not (low <= number <= high and (low_counts or number > low)):
+                span = f"{'[' if low_counts else '('}{low:g}, {high:g}]"
+                raise ConfigError(f"{name} must be in {span}, got {number:g}")
+        return value
+
+    return check
+
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print a machine-readable summary on standard output.")
@@ -17,7 +41,14 @@ Address = Annotated[
         "command.",
     ),
 ]
-Fps = Annotated[float, typer.Option("--fps", help="Frames per second that are scored.")]
+Fps = Annotated[
+    float,
+    typer.Option(
+        "--fps",
+        callback=bounded("--fps", low=0, high=MAX_FPS, low_counts=False),
+        help="Frames per second that are scored.",
+    ),
+]
 TaxonomyName = Annotated[
     str, typer.Option("--taxonomy", "-t", help="ladi_v1, ladi_v2a, or a YAML file of your own.")
 ]

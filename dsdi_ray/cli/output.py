@@ -79,7 +79,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_as_text(cell) for cell in row))
-    Console(highlight=False, width=None).print(table)
+    # Names are of files: brackets and colons in them are no markup and no emoji.
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def duration(seconds: float | None) -> str | None:

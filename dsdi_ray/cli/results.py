@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.options import Address, Fps, Json, bounded
 from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
 
 
@@ -30,7 +30,10 @@ def rank(
     top: Annotated[int, typer.Option("--top", min=1, help="Clips per feature.")] = 1000,
     min_coverage: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Leave out clips of which less of the frames decoded."),
+        typer.Option(
+            callback=bounded("--min-coverage", low=0, high=1),
+            help="Leave out clips of which less of the frames decoded, 0 to 1.",
+        ),
     ] = 0.0,
     fps: Fps = 10.0,
     tag: Annotated[

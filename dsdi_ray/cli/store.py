@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsdi_ray.cli.options import Json
+from dsdi_ray.cli.options import MAX_FPS, Json, bounded
 from dsdi_ray.cli.output import print_facts, print_json
 
 EXIT_PROBLEMS = 3
@@ -107,7 +107,9 @@ def gc(
     keep_fps: Annotated[
         list[float] | None,
         typer.Option(
-            "--keep-fps", help="Frames per second whose scores stay; repeatable; default: all."
+            "--keep-fps",
+            callback=bounded("--keep-fps", low=0, high=MAX_FPS, low_counts=False),
+            help="Frames per second whose scores stay; repeatable; default: all.",
         ),
     ] = None,
     dry_run: DryRun = False,

@@ -21,6 +21,16 @@ from dsdi_ray.method.fusion import clip_scores
 from dsdi_ray.storage.score_store import ScoreStore
 
 KEY = ["content_id", "span"]
+LOGITS_LOST = "its logits are lost (see `dsdi store verify`)"
+_POOLED_SCHEMA = pa.schema(
+    [
+        ("system", pa.int32()),
+        ("scores", pa.list_(pa.float64())),
+        ("peak_seconds", pa.list_(pa.float64())),
+        ("content_id", pa.string()),
+        ("span", pa.string()),
+    ]
+)
 _ROWS_PER_PARTITION = 2_000_000
 _ROWS_PER_READ = 500_000  # some 100 MB
 
@@ -54,8 +64,11 @@ def pool_clips(
     is_stored = (pc.field("decode_id") == decode_id) & (pc.field("status") != "failed")
     stored = outcomes.filter(is_stored).group_by(KEY).aggregate([("frames_scored", "max")])
     num_rows = (pc.sum(stored["frames_scored_max"]).as_py() or 0) * len(member_ids)
+    files = store.logits_files(decode_id, member_ids)
+    if not files:
+        return _POOLED_SCHEMA.empty_table()
     with _reading_context():
-        rows = _stored_rows(store.logits_files(decode_id, member_ids), store, num_rows)
+        rows = _stored_rows(files, store, num_rows)
         if len(contents) < len(stored):
             rows = rows.map_batches(
                 _keep_wanted,
@@ -69,7 +82,8 @@ def pool_clips(
             fn_kwargs={"weights": [dict(of) for of in weights], "pool": pool, "order": order},
             batch_format="pyarrow",
         )
-        return pa.concat_tables(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
+        batches = list(pooled.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return pa.concat_tables(batches) if batches else _POOLED_SCHEMA.empty_table()
 
 
 @contextmanager
@@ -85,11 +99,13 @@ def _reading_context() -> Iterator[None]:
 def _stored_rows(files: Sequence[str], store: ScoreStore, num_rows: int) -> Dataset:
     """The frames of files of logits; a store holds many small ones until it is compacted."""
     num_cpus = int(cluster_resources().num_cpus)
+    # Folders above the store may be named like columns too.
+    partitioning = Partitioning("hive", base_dir=store.files.root, filesystem=store.filesystem)
     return ray.data.read_parquet(
         files,
         filesystem=store.filesystem,
         columns=[*KEY, "frame_index", "time_seconds", "logits", "member_id"],
-        partitioning=Partitioning("hive"),
+        partitioning=partitioning,
         override_num_blocks=max(1, min(len(files), num_cpus), num_rows // _ROWS_PER_READ),
     )
 
@@ -123,15 +139,5 @@ def _pool_clip(
         scored = clip_scores(aligned, np.array(list(weight_of.values())), order=order, pool=pool)
         peaks = [times[frames[t]] for t in scored.peak_frame]
         pooled.append({"system": system, "scores": scored.scores.tolist(), "peak_seconds": peaks})
-    schema = pa.schema(
-        [
-            ("system", pa.int32()),
-            ("scores", pa.list_(pa.float64())),
-            ("peak_seconds", pa.list_(pa.float64())),
-        ]
-    )
-    table = pa.Table.from_pylist(pooled, schema=schema)
-    for name in KEY:
-        key = pa.repeat(pa.scalar(rows[name][0].as_py(), pa.string()), len(pooled))
-        table = table.append_column(name, key)
-    return table
+    key = {name: rows[name][0].as_py() for name in KEY}
+    return pa.Table.from_pylist([row | key for row in pooled], schema=_POOLED_SCHEMA)

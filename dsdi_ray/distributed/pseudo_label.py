@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dsdi_ray.distributed.clip_pooling import KEY, pool_clips
+from dsdi_ray.distributed.clip_pooling import KEY, LOGITS_LOST, pool_clips
 from dsdi_ray.distributed.prepare_tasks import blocks_to_do, images_per_second, store_images
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import EnsembleSpec
@@ -112,10 +112,13 @@ def pseudo_label_set(
     check_same_taxonomy(store.taxonomy, ensemble.taxonomy, what="the ensemble")
     check_same_taxonomy(store.taxonomy, base.taxonomy, what=f"the set {base.path}")
     images, unscored = _scored_images(store, manifest, ensemble, decode_id)
+    images, probs, num_lost = _probabilities(store, images, ensemble, decode_id)
+    if num_lost:
+        unscored = {**unscored, LOGITS_LOST: num_lost}
     plan = plan_pseudo_labels(
         base,
         images,
-        _probabilities(store, images, ensemble, decode_id),
+        probs,
         ensemble=ensemble,
         settings=settings,
         unscored=unscored,
@@ -179,11 +182,14 @@ def _scored_images(
 
 def _probabilities(
     store: ScoreStore, images: pa.Table, ensemble: EnsembleSpec, decode_id: str
-) -> NDArray[np.float64]:
-    """What the ensemble says of each image, ``[N, C]``; an image is a clip of one frame."""
+) -> tuple[pa.Table, NDArray[np.float64], int]:
+    """The images, what the ensemble says of each, ``[N, C]``, and how many lost their logits.
+
+    An image is a clip of one frame.
+    """
     num_classes = len(store.taxonomy)
     if not len(images):
-        return np.empty((0, num_classes))
+        return images, np.empty((0, num_classes)), 0
     pool_all = partial(
         pool_clips,
         store,
@@ -194,9 +200,10 @@ def _probabilities(
         order="frame_first",
     )
     pooled = reading(pool_all, what=store.uri)
-    rows = pc.index_in(content_keys(images), value_set=content_keys(pooled)).to_numpy()
+    rows = pc.index_in(content_keys(images), value_set=content_keys(pooled))
+    found, rows = images.filter(rows.is_valid()), rows.drop_null().to_numpy()
     scores = pc.list_flatten(pooled["scores"]).to_numpy().reshape(-1, num_classes)
-    return np.asarray(scores[rows], np.float64)
+    return found, np.asarray(scores[rows], np.float64), len(images) - len(found)
 
 
 def _summary(

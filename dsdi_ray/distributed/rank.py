@@ -12,7 +12,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dsdi_ray.distributed.clip_pooling import KEY, pool_clips
+from dsdi_ray.distributed.clip_pooling import KEY, LOGITS_LOST, pool_clips
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.outcome_scan import claimed_frames
@@ -68,6 +68,7 @@ def rank_archive(
         ValueError: If min_coverage is out of range.
         TaxonomyError: If the store is of another taxonomy than the ensemble.
         DataError: If no clip of the store can be ranked.
+        StoreError: If the store is damaged or cannot be read.
     """
     (ranking,) = rank_systems(
         store_uri,
@@ -123,15 +124,23 @@ def rank_systems(
         order=order,
     )
     scores = reading(pool_all, what=store_uri)
-    return [
-        Ranking(
-            run=_run_of_clips(clips, scores.filter(pc.field("system") == i), store=store, top=top),
-            num_clips=len(clips),
-            unranked=unranked,
-            seconds=time.monotonic() - started,
+    rankings = []
+    for i, (clips, unranked) in enumerate(rankable):
+        pooled = scores.filter(pc.field("system") == i)
+        found = clips.filter(pc.is_in(content_keys(clips), value_set=content_keys(pooled)))
+        reasons = {**unranked, LOGITS_LOST: len(clips) - len(found)}
+        reasons = {reason: n for reason, n in reasons.items() if n}
+        if not len(found):
+            raise DataError(f"score store {store_uri}: no clip to rank: {_reasons(reasons)}")
+        rankings.append(
+            Ranking(
+                run=_run_of_clips(found, pooled, store=store, top=top),
+                num_clips=len(found),
+                unranked=reasons,
+                seconds=time.monotonic() - started,
+            )
         )
-        for i, (clips, unranked) in enumerate(rankable)
-    ]
+    return rankings
 
 
 def _rankable_clips(

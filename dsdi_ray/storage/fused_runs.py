@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from dsdi_ray.errors import DataError
@@ -10,6 +11,8 @@ from dsdi_ray.method.fusion import fuse_runs
 from dsdi_ray.storage.run_table import feature_names
 from dsdi_ray.storage.runs import run_of_scores, scores_of_run
 from dsdi_ray.taxonomy import Taxonomy
+
+_ROUNDING = 1e-6  # of scores written as text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ def fuse_run_tables(
 
     Args:
         parts: The runs.
-        normalisation: See :func:`dsdi_ray.method.fusion.fuse_runs`.
+        normalisation: See :func:`dsdi_ray.method.fusion.fuse_runs`; ``none`` is for probabilities.
         taxonomy: Names the features; a run with others is refused.
         top: Clips kept per feature.
 
@@ -47,8 +50,9 @@ def fuse_run_tables(
 
     Raises:
         ConfigError: If there is no such normalisation.
-        DataError: If a weight or a score is out of range, or a run shares no clip or no feature
-            with the others: it is of another archive, or names clips another way.
+        DataError: If a weight or a score is out of range, scores are no probabilities where none
+            are normalised, or a run shares no clip or no feature with the others: it is of another
+            archive, or names clips another way.
     """
     for part in parts:
         if not 0 < part.weight < float("inf"):
@@ -56,6 +60,9 @@ def fuse_run_tables(
     _check_features(parts, taxonomy)
     for part in parts[1:]:
         _check_same_archive(parts[0], part)
+    if normalisation == "none" and len(parts) > 1:
+        for part in parts:
+            _check_probabilities(part)
     fused = fuse_runs(
         [scores_of_run(part.run) for part in parts],
         [part.weight for part in parts],
@@ -73,6 +80,23 @@ def _check_features(parts: Sequence[WeightedRun], taxonomy: Taxonomy | None) -> 
             raise DataError(
                 f"run {part.name}: feature {foreign[0]} is not in taxonomy {taxonomy.name!r}"
             )
+
+
+def _check_probabilities(part: WeightedRun) -> None:
+    """Refuse scores that do not add up with those of others: one run would decide nearly alone."""
+    scores, ranks = part.run["score"].to_numpy(), part.run["rank"].to_numpy()
+    if (scores > 1 + _ROUNDING).any():
+        row = part.run.slice(int(scores.argmax()), 1).to_pylist()[0]
+        raise DataError(
+            f"run {part.name}, feature {row['feature_id']}, clip {row['clip_id']}: score must be a "
+            f"probability without normalisation, got {row['score']:g}; give --normalisation rank "
+            "or minmax"
+        )
+    if (ranks > 1).any() and np.allclose(scores, 1 / ranks, rtol=0, atol=_ROUNDING):
+        raise DataError(
+            f"run {part.name}: has ranks alone (its scores are 1 / rank, as those of XML), which do "
+            "not add up with probabilities; give --normalisation rank"
+        )
 
 
 def _check_same_archive(first: WeightedRun, other: WeightedRun) -> None:

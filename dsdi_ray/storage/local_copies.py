@@ -1,6 +1,7 @@
 """Local copies of remote files, for decoders that read from disk alone."""
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +81,15 @@ class LocalCopies:
 
 
 def local_file(uri: str) -> LocalCopy:
-    """A local file as it is.
+    """A local file as it is; a pipe, which would be waited for without end, is not opened.
 
     Raises:
-        FetchError: If it cannot be read.
+        FetchError: If it cannot be read, or is no regular file.
     """
     path = local_path(uri)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FetchError("not a regular file")
         return LocalCopy(path, content_ids.content_id(path))
     except OSError as error:
         raise FetchError(f"cannot be read: {error.strerror}") from error

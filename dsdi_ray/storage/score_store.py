@@ -124,7 +124,11 @@ class ScoreStore:
             self.files.write_part(OUTCOMES, rows)
 
     def read_outcomes(self, read: Callable[[pads.Dataset], T]) -> T:
-        """Give the outcomes to a function, which is called again where a merge ran meanwhile."""
+        """Give the outcomes to a function, which is called again where a merge ran meanwhile.
+
+        Raises:
+            StoreError: If they are damaged or cannot be read.
+        """
 
         def read_once() -> T:
             paths = [info.path for info in self.files.parts(OUTCOMES)]

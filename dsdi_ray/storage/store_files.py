@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.storage.filesystems import short_reason
 from dsdi_ray.storage.retries import Retries
 
 PART = "part-"
@@ -191,13 +192,19 @@ def reading(read: Callable[[], T], *, what: str) -> T:
     """Read files that were listed; once more from the listing on where a merge took one away.
 
     Raises:
-        StoreError: If files vanish every time.
+        StoreError: If files vanish every time, are damaged or cannot be read.
     """
     for _ in range(_MAX_LISTINGS):
         try:
             return read()
         except FileNotFoundError as error:
             vanished = error
+        except (OSError, pa.ArrowException) as error:
+            # A Ray task's error is of the class of its cause but speaks with its whole traceback.
+            reason = short_reason(getattr(error, "cause", error))
+            raise StoreError(
+                f"{what}: cannot be read: {reason}; `dsdi store verify` names what is damaged"
+            ) from error
         time.sleep(_SECONDS_BETWEEN_LISTINGS)
     raise StoreError(f"{what}: files vanish as fast as they are listed: {vanished}") from vanished
 

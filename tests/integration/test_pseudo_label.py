@@ -62,8 +62,9 @@ class Archive:
             "prepared": self.labelled.path,
             "settings": self.settings,
             "decode_id": DECODE.decode_id,
+            "store_uri": self.store,
         }
-        return pseudo_label_set(self.store, out=out, **(given | changes))
+        return pseudo_label_set(out=out, **(given | changes))
 
 
 def decided_member(out: Path, *, seed: int) -> Path:
@@ -234,6 +235,15 @@ def test_what_the_ensemble_is_unsure_of_stays_out_of_the_loss(archive, enlarged)
     )
     with pytest.raises(ConfigError, match=r"4 pseudo-labelled images .*labels.encoding=paper"):
         load_pictures(new, by_answers)
+
+
+def test_images_whose_logits_are_lost_are_left_out_and_counted(archive, tmp_path):
+    store = shutil.copytree(archive.store, tmp_path / "scores")
+    for part in store.glob(f"logits/*/member_id={archive.ensemble.members[0].member_id}/*"):
+        rows = pq.read_table(part, partitioning=None)
+        pq.write_table(rows.slice(1), part)
+    told = archive.add(tmp_path / "set", store_uri=str(store), dry_run=True)
+    assert told.left_out["its logits are lost (see `dsdi store verify`)"] >= 1
 
 
 def test_taxonomies_are_never_mixed(archive, tmp_path):

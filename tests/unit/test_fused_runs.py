@@ -78,6 +78,21 @@ def test_weights_out_of_range_are_refused(systems, weight):
         fuse_run_tables(parts(systems, [1.0, weight]))
 
 
+def test_without_normalisation_scores_must_be_probabilities(systems):
+    of_ranks = run_of_scores({3: {"clip_0": 1.0, "clip_1": 0.5, "clip_2": 1 / 3}, 7: {"clip_1": 1}})
+    of_hundred = run_of_scores({3: {"clip_0": 0.4, "clip_1": 88.0}})
+    for other, message in (
+        (of_ranks, "run run 1: has ranks alone .* give --normalisation rank"),
+        (of_hundred, "run run 1, feature 3, clip clip_1: score must be a probability .* got 88; "),
+    ):
+        with pytest.raises(DataError, match=message):
+            fuse_run_tables(parts([systems[0], other], [2, 1]))
+        fuse_run_tables(parts([systems[0], other], [2, 1]), normalisation="rank")
+        fuse_run_tables(parts([other], [1]))  # alone it is only ranked anew
+    of_one_clip = run_of_scores({3: {"clip_0": 1.0}})
+    fuse_run_tables(parts([systems[0], of_one_clip], [2, 1]))
+
+
 @pytest.fixture
 def files(systems, tmp_path):
     """Both runs in all formats, and the taxonomy's file."""
@@ -116,6 +131,13 @@ def test_by_rank_the_format_of_a_run_does_not_matter(files):
         assert "Fused" in done.stdout
         orders.append(read_run(files / "fused" / "run.parquet")["clip_id"].to_pylist())
     assert orders[0] == orders[1] == orders[2]
+
+
+def test_ranks_of_xml_are_not_added_to_probabilities(files):
+    done = fuse(files, files / "a/run.parquet", files / "b/run.xml")
+    assert isinstance(done.exception, DataError)
+    assert "b/run.xml: has ranks alone" in str(done.exception)
+    assert not (files / "fused").exists()
 
 
 def test_mistakes_are_named(files):

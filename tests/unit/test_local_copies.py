@@ -49,6 +49,12 @@ class TestLocalCopies:
         assert LocalCopies().get(str(path), content_id=content_id(path)) == path
         assert not scratch_folder.exists()
 
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_what_is_no_regular_file_is_not_opened(self, tmp_path, make):
+        make(tmp_path / "a.mp4")
+        with pytest.raises(FetchError, match="^not a regular file$"):
+            LocalCopies().get(str(tmp_path / "a.mp4"), content_id="1-ab")
+
     def test_a_file_asked_for_again_is_fetched_once_and_makes_room_for_the_next(
         self, web, scratch_folder
     ):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dsdi_ray.errors import DataError, TaxonomyError
+from dsdi_ray.errors import DataError, StoreError, TaxonomyError
 from dsdi_ray.storage.outcome_scan import claimed_frames, known_contents
 from dsdi_ray.storage.score_rows import frame_rows, span_key
 from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip
@@ -66,6 +66,15 @@ def test_spans_have_stable_keys() -> None:
     assert span_key(7.0, None) == "7-end"
     assert span_key(36000.125, 36000.25) == "36000.125-36000.25"
     assert span_key(0.0, 1e7) == "0-10000000"
+
+
+def test_outcomes_that_are_damaged_are_an_error_that_says_where_to_look(tmp_path: Path) -> None:
+    store = ScoreStore.open_or_create(str(tmp_path / "s"), THREE)
+    store.write_outcomes([outcome("a")])
+    (part,) = (tmp_path / "s" / "outcomes").iterdir()
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=r"s/outcomes: cannot be read: .*`dsdi store verify`"):
+        store.outcomes()
 
 
 def test_the_newest_outcome_of_a_clip_counts(tmp_path: Path) -> None:
