@@ -162,6 +162,8 @@ def taxonomy_from_dict(data: Any, *, source: str = "taxonomy") -> Taxonomy:
     """
     if not isinstance(data, Mapping) or not data.get("name") or not data.get("classes"):
         raise TaxonomyError(f"{source}: must be a mapping with `name` and a non-empty `classes`")
+    if not isinstance(data["classes"], list):
+        raise TaxonomyError(f"{source}: `classes` must be a list, got {data['classes']!r}")
     classes = [_class_from_dict(c, place=i, source=source) for i, c in enumerate(data["classes"])]
     if all(c.feature_id is None for c in classes):
         classes = [
@@ -216,13 +218,18 @@ def _class_from_dict(data: Any, *, place: int, source: str) -> TaxonomyClass:
             raise TaxonomyError(
                 f"{source}: class {data['name']!r}: `{key}` must be an integer from 1, got {number!r}"
             )
+    aliases = data.get("aliases") or []
+    if not isinstance(aliases, list):
+        raise TaxonomyError(
+            f"{source}: class {data['name']!r}: `aliases` must be a list, got {aliases!r}"
+        )
     return TaxonomyClass(
         name=data["name"],
         category=str(data.get("category", "all")),
         is_none=is_none,
         feature_id=feature_id,
         count=count,
-        aliases=tuple(str(a) for a in data.get("aliases", ())),
+        aliases=tuple(str(a) for a in aliases),
     )
 
 

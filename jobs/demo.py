@@ -25,6 +25,7 @@ from dsdi_ray.distributed.rank import rank_archive, rank_systems
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.train_members import train_members
+from dsdi_ray.errors import DataError
 from dsdi_ray.report.evaluation import Evaluation, evaluate_run
 from dsdi_ray.report.figures import map_chart
 from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
@@ -97,8 +98,13 @@ def run(
         clips: A folder of the user's own footage to score with the demo's ensemble as well.
         seed: Seed of the synthetic archive.
         address: A Ray cluster that shares ``out``'s file system; None for a local Ray.
+
+    Raises:
+        DataError: If ``clips`` is not there.
     """
     started = time.monotonic()
+    if clips is not None and not clips.exists():
+        raise DataError(f"{clips}: no such file or folder of footage")
     out = out.resolve()
     scale = SIZES[size]
     taxonomy = load_taxonomy("ladi_v1")
@@ -213,6 +219,7 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
 if __name__ == "__main__":
     import sys
 
-    from dsdi_ray.cli import app
+    from dsdi_ray.cli import main
 
-    app(["demo", *sys.argv[1:]])
+    sys.argv[1:1] = ["demo"]
+    main()

@@ -27,6 +27,7 @@ from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SUFFIXES
@@ -76,8 +77,9 @@ def run(
             which Ray sets for a submitted job, else for a local Ray.
 
     Raises:
-        DsdiError: If there is no footage, no ensemble, or no clip that can be ranked.
+        DsdiError: If there is no such pool, no footage, no ensemble, or no clip that can be ranked.
     """
+    check_pooling(pool=pool)
     out = out.resolve()
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps)
@@ -108,6 +110,7 @@ def run(
         ranking.run,
         out / "run",
         taxonomy=members.taxonomy,
+        metadata=ranking.made_of,
         tag=path_in(ensemble).name,
         elapsed_seconds=ranking.seconds,
     )

@@ -22,7 +22,13 @@ from dsdi_ray.cli import (
     train,
     training,
 )
-from dsdi_ray.cli.output import EXIT_ERROR, leave_interrupted, leave_with, one_line
+from dsdi_ray.cli.output import (
+    EXIT_ERROR,
+    file_problem,
+    leave_interrupted,
+    leave_with,
+    one_line,
+)
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
@@ -90,6 +96,8 @@ def main() -> None:
             raise
         if isinstance(error, DsdiError):
             leave_with(error, name="dsdi")
+        if isinstance(error, OSError) and error.filename is not None:
+            leave_with(file_problem(error), name="dsdi")
         problem = f"{type(error).__name__}: {one_line(error)[:500]}"
         typer.echo(f"dsdi: internal error: {problem} (see dsdi --debug)", err=True)
         sys.exit(EXIT_ERROR)

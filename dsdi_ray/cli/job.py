@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from dsdi_ray.cli.output import leave_interrupted, leave_with
+from dsdi_ray.cli.output import file_problem, leave_interrupted, leave_with
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
@@ -29,6 +29,10 @@ def run_job(app: typer.Typer) -> None:
         leave_interrupted(name=name)
     except DsdiError as error:
         leave_with(error, name=name)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        leave_with(file_problem(error), name=name)
 
 
 def say_stage(text: str) -> None:

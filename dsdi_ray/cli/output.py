@@ -24,6 +24,11 @@ def leave_with(error: DsdiError, *, name: str) -> NoReturn:
     sys.exit(EXIT_USER_MISTAKE if isinstance(error, UserError) else EXIT_ERROR)
 
 
+def file_problem(error: OSError) -> DsdiError:
+    """A file or folder that cannot be read or written, in words."""
+    return DsdiError(f"{error.filename}: {error.strerror or type(error).__name__}")
+
+
 def leave_interrupted(*, name: str) -> NoReturn:
     """End the program that a user interrupted."""
     typer.echo(f"{name}: interrupted; the same command goes on where it stopped", err=True)

@@ -73,6 +73,7 @@ def rank(
         tag=tag,
         team=team,
         elapsed_seconds=ranking.seconds,
+        metadata=ranking.made_of,
     )
     facts = {
         "clips": ranking.num_clips,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dsdi_ray.cli.job import say_stage
+from dsdi_ray.storage.filesystems import write_bytes
 
 
 class Stages:
@@ -20,7 +21,7 @@ class Stages:
     def __init__(self, file: Path, *, num_stages: int) -> None:
         self._file, self._num_stages, self._place = file, num_stages, 0
         self._before: dict[str, float] = {}
-        if file.is_file():
+        with contextlib.suppress(FileNotFoundError, ValueError):  # times are not worth a failure
             self._before = json.loads(file.read_text("utf-8"))
         self._now: dict[str, float] = {}
 
@@ -39,8 +40,7 @@ class Stages:
             yield
         finally:  # a stage that is cut off took its time too
             self._now[name] = time.monotonic() - started
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(json.dumps(self.seconds_in_all), "utf-8")
+            write_bytes(self._file, json.dumps(self.seconds_in_all).encode())
 
     @property
     def seconds_now(self) -> Mapping[str, float]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from dsdi_ray.distributed.clip_pooling import KEY, LOGITS_LOST, pool_clips
 from dsdi_ray.errors import DataError
+from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.outcome_scan import claimed_frames
 from dsdi_ray.storage.runs import ranked_run
@@ -32,12 +33,14 @@ class Ranking:
         num_clips: Clips that were ranked.
         unranked: Clips that were not, by reason.
         seconds: Wall clock.
+        made_of: What the run was made of, for its file.
     """
 
     run: pa.Table
     num_clips: int
     unranked: Mapping[str, int]
     seconds: float
+    made_of: Mapping[str, str]
 
 
 def rank_archive(
@@ -65,6 +68,7 @@ def rank_archive(
         clip_ids: Clips to rank, of those that the store has; all where None.
 
     Raises:
+        ConfigError: If there is no such pool or order.
         ValueError: If min_coverage is out of range.
         TaxonomyError: If the store is of another taxonomy than the ensemble.
         DataError: If no clip of the store can be ranked.
@@ -103,6 +107,7 @@ def rank_systems(
     """
     if not 0 <= min_coverage <= 1:
         raise ValueError(f"min_coverage must be in [0, 1], got {min_coverage}")
+    check_pooling(pool=pool, order=order)
     started = time.monotonic()
     store = ScoreStore.open(store_uri)
     rankable = []
@@ -138,6 +143,14 @@ def rank_systems(
                 num_clips=len(found),
                 unranked=reasons,
                 seconds=time.monotonic() - started,
+                made_of={
+                    "store": store_uri,
+                    "ensemble_id": ensembles[i].ensemble_id,
+                    "decode_id": decode_id,
+                    "pool": pool,
+                    "order": order,
+                    "min_coverage": f"{min_coverage:g}",
+                },
             )
         )
     return rankings

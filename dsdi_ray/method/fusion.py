@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import ConfigError, DataError
-from dsdi_ray.method.pooling import peak_frame, pool_clip
+from dsdi_ray.method.pooling import check_pool, peak_frame, pool_clip
 from dsdi_ray.method.ranking import rank_clips
 
 FloatArray = NDArray[np.floating]
@@ -62,6 +62,17 @@ def ensemble_frames(logits: FloatArray, weights: FloatArray) -> Float64Array:
     return _weighted_sum([sigmoid(member) for member in logits], shares)
 
 
+def check_pooling(*, pool: str, order: str = "frame_first") -> None:
+    """Refuse a way to score clips before any is scored.
+
+    Raises:
+        ConfigError: If there is no such order or pool.
+    """
+    if order not in ORDERS:
+        raise ConfigError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    check_pool(pool)
+
+
 def clip_scores(
     logits: FloatArray, weights: FloatArray, *, order: str = "frame_first", pool: str = "max"
 ) -> ClipScores:
@@ -84,8 +95,7 @@ def clip_scores(
         ConfigError: If there is no such order or pool.
         ValueError: If shapes differ, weights are out of range or there is no frame.
     """
-    if order not in ORDERS:
-        raise ConfigError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    check_pooling(pool=pool, order=order)
     probs = ensemble_frames(logits, weights)
     if order == "frame_first":
         scores = pool_clip(probs, pool)

@@ -86,10 +86,19 @@ def pool_clip(probs: FloatArray, pool: str = "max") -> Float64Array:
         ConfigError: If there is no such pool.
         ValueError: If there is no frame.
     """
-    if pool not in POOLS:
-        raise ConfigError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+    check_pool(pool)
     _check_frames(probs)
     return POOLS[pool](probs)
+
+
+def check_pool(pool: str) -> None:
+    """Refuse what is no key of :data:`POOLS`.
+
+    Raises:
+        ConfigError: Naming those that are.
+    """
+    if pool not in POOLS:
+        raise ConfigError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
 
 
 def peak_frame(probs: FloatArray) -> NDArray[np.int64]:

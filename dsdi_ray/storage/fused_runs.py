@@ -72,14 +72,23 @@ def fuse_run_tables(
 
 
 def _check_features(parts: Sequence[WeightedRun], taxonomy: Taxonomy | None) -> None:
-    known = set(feature_names(taxonomy))
+    """Refuse features that the taxonomy has not, or calls otherwise."""
+    if taxonomy is None:
+        return
+    names = feature_names(taxonomy)
     for part in parts:
-        features = set(part.run["feature_id"].to_pylist())
-        foreign = sorted(features - known)
-        if taxonomy is not None and foreign:
-            raise DataError(
-                f"run {part.name}: feature {foreign[0]} is not in taxonomy {taxonomy.name!r}"
-            )
+        found = part.run.group_by(["feature_id", "feature"]).aggregate([]).to_pylist()
+        for feature in sorted(found, key=lambda row: int(row["feature_id"])):
+            number, name = feature["feature_id"], feature["feature"]
+            if number not in names:
+                raise DataError(
+                    f"run {part.name}: feature {number} is not in taxonomy {taxonomy.name!r}"
+                )
+            if name not in {None, names[number]}:
+                raise DataError(
+                    f"run {part.name}: feature {number} is {name!r}, in taxonomy "
+                    f"{taxonomy.name!r} it is {names[number]!r}; give the run's own --taxonomy"
+                )
 
 
 def _check_probabilities(part: WeightedRun) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dsdi_ray.errors import StoreError
+from dsdi_ray.progress import print_line
 from dsdi_ray.storage.environment import number_from_environment
 
 _MAX_ATTEMPTS = 6  # about 20 s of waiting until a server counts as down
@@ -61,6 +62,8 @@ class Retries:
                         f"{what} cannot be written: {error} (attempts: {attempt}); what was "
                         "written before stays, and the same command goes on from there"
                     ) from error
+                if attempt == 1:
+                    print_line(f"{what} cannot be written: {error}; trying again for a while")
             time.sleep(
                 backoff_seconds(
                     attempt, first=self.first_pause_seconds, longest=self.max_pause_seconds

@@ -154,3 +154,14 @@ def test_mistakes_are_named(files):
         assert isinstance(done.exception, error), done.output
         assert message in str(done.exception)
     assert not (files / "fused").exists()
+
+
+def test_a_run_that_calls_features_otherwise_is_refused(systems):
+    renamed = taxonomy_from_dict(
+        {
+            "name": "mine",
+            "classes": [{"name": "boat", "feature": 3}, {"name": "fire", "feature": 7}],
+        }
+    )
+    with pytest.raises(DataError, match=r"feature 7 is 'flood', in taxonomy 'mine' it is 'fire'"):
+        fuse_run_tables(parts(systems, [1, 1]), taxonomy=renamed)
