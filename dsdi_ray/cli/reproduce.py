@@ -12,7 +12,7 @@ from dsdi_ray.errors import ConfigError
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY
 
 if TYPE_CHECKING:
-    from dsdi_ray.distributed.paper_job import Inputs
+    from dsdi_ray.distributed.paper_job import Inputs, PaperJob
     from dsdi_ray.distributed.reproduction_plan import StagePlan
 
 _EXIT_MODELS_FAILED = 1
@@ -104,6 +104,7 @@ def reproduce(
         normalisation=normalisation,
         use_gpu=gpu,
     )
+    _check_outside_run(job)
     if dry_run:
         with json_alone(as_json), ray_session(address=address):
             stages = plan_reproduction(job)
@@ -137,6 +138,20 @@ def _inputs(
             "ANSWERS, --images and --clips must be given, or --scale smoke and none of them"
         )
     return Inputs(answers=answers, images=images, clips=clips, qrels=qrels, outside_run=outside_run)
+
+
+def _check_outside_run(job: "PaperJob") -> None:
+    """Find now, not once all is trained, that a run cannot be fused as it is."""
+    from dsdi_ray.storage.fused_runs import check_probabilities
+
+    outside = job.inputs and job.inputs.read_outside(job.load_taxonomy())
+    kinds = {
+        job.normalisation or one.fusion.normalisation
+        for one in job.load_submissions()
+        if one.fusion and any(part.outside for part in one.fused_parts)
+    }
+    if outside and "none" in kinds:
+        check_probabilities(outside)
 
 
 def _print_plan(stages: "list[StagePlan]", *, as_json: bool) -> None:

@@ -62,7 +62,7 @@ def fuse_run_tables(
         _check_same_archive(parts[0], part)
     if normalisation == "none" and len(parts) > 1:
         for part in parts:
-            _check_probabilities(part)
+            check_probabilities(part)
     fused = fuse_runs(
         [scores_of_run(part.run) for part in parts],
         [part.weight for part in parts],
@@ -91,8 +91,12 @@ def _check_features(parts: Sequence[WeightedRun], taxonomy: Taxonomy | None) -> 
                 )
 
 
-def _check_probabilities(part: WeightedRun) -> None:
-    """Refuse scores that do not add up with those of others: one run would decide nearly alone."""
+def check_probabilities(part: WeightedRun) -> None:
+    """Refuse scores that do not add up with those of others: one run would decide nearly alone.
+
+    Raises:
+        DataError: If scores are above 1, or ranks in disguise.
+    """
     scores, ranks = part.run["score"].to_numpy(), part.run["rank"].to_numpy()
     if (scores > 1 + _ROUNDING).any():
         row = part.run.slice(int(scores.argmax()), 1).to_pylist()[0]

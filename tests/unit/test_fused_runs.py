@@ -18,7 +18,7 @@ from dsdi_ray.storage.runs import (
     scores_of_run,
     write_run_files,
 )
-from dsdi_ray.taxonomy import taxonomy_from_dict
+from dsdi_ray.taxonomy import load_taxonomy, taxonomy_from_dict
 
 CLASSES = {
     "name": "three",
@@ -29,6 +29,7 @@ CLASSES = {
     ],
 }
 TAXONOMY = taxonomy_from_dict(CLASSES)
+LADI = load_taxonomy("ladi_v1")
 CLIPS = [f"clip_{i}" for i in range(8)]
 
 
@@ -138,6 +139,16 @@ def test_ranks_of_xml_are_not_added_to_probabilities(files):
     assert isinstance(done.exception, DataError)
     assert "b/run.xml: has ranks alone" in str(done.exception)
     assert not (files / "fused").exists()
+
+
+def test_an_outside_run_of_ranks_alone_is_refused_before_anything_is_trained(tmp_path):
+    run = ranked_run(CLIPS, np.random.default_rng(0).random((8, 37)), None, features=LADI)
+    xml = write_run_files(run, tmp_path / "outside", taxonomy=LADI)[-1]
+    given = ["answers.tsv", "--images", "i", "--clips", "c", "--out", tmp_path / "new"]
+    done = CliRunner().invoke(app, ["reproduce", *map(str, [*given, "--outside-run", xml])])
+    assert isinstance(done.exception, DataError), done.output
+    assert "has ranks alone" in str(done.exception)
+    assert not (tmp_path / "new").exists()
 
 
 def test_mistakes_are_named(files):
