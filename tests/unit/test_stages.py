@@ -25,3 +25,12 @@ def test_times_add_up_over_starts_and_a_stage_that_is_cut_off_counts(tmp_path, c
     assert 100 <= second.seconds_in_all["prepare"] < 105
     assert second.seconds_in_all["train"] == 50
     assert json.loads(file.read_text()) == second.seconds_in_all
+
+
+def test_times_that_cannot_be_read_are_begun_anew(tmp_path):
+    file = tmp_path / "times.json"
+    file.write_text('{"prepare": 10')
+    stages = Stages(file, num_stages=1)
+    with stages.begin("prepare", "Prepare the set"):
+        pass
+    assert json.loads(file.read_text())["prepare"] < 5

@@ -85,6 +85,9 @@ def test_artifacts_of_two_taxonomies_are_never_mixed():
             "feature 1 is both 'a' and 'b'",
         ),
         ({"name": "x", "classes": [{"name": "a", "none": True}]}, "no class is a feature"),
+        ({"name": "x", "classes": "flood"}, "`classes` must be a list, got 'flood'"),
+        (two_classes(aliases="abc"), "class 'a': `aliases` must be a list, got 'abc'"),
+        (two_classes(feature=3), "class 'b' has no `feature` number and others have one"),
     ],
 )
 def test_a_broken_rule_is_named_with_its_class(data, message):
