@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## Make .venv with the tested versions
 
-demo: $(READY) ## Run the whole system on a synthetic archive (some 5 minutes)
+demo: $(READY) ## Run the whole system on a synthetic archive (about three minutes)
 	$(BIN)/dsdi demo --out demo-output
 
 sweep: $(READY) ## Run a small hyperparameter search on synthetic pictures
