@@ -21,6 +21,13 @@ def rank(
         str, typer.Option("--ensemble", "-e", help="Ensemble bundle: folder or URI.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run's files.")],
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            "--archive",
+            help="Rank only the clips of this manifest or folder; default: all that the store has.",
+        ),
+    ] = None,
     pool: Annotated[
         str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")
     ] = "max",
@@ -45,10 +52,12 @@ def rank(
 ) -> None:
     """Rank the clips of a store for each feature: run.parquet, run.trec and run.xml.
 
-    No pixel is touched; another pool or ensemble of scored members is a matter of seconds.
+    No pixel is touched; another pool or ensemble of scored members is a matter of seconds. A store
+    keeps clips whose files are gone or were renamed: --archive says which count.
 
     Example: dsdi rank scores/ --ensemble ensembles/two --out runs/two --pool topk_mean
     """
+    from dsdi_ray.distributed.index import load_archive
     from dsdi_ray.distributed.rank import rank_archive
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.storage.bundles import read_ensemble
@@ -65,6 +74,7 @@ def rank(
             order=order,
             top=top,
             min_coverage=min_coverage,
+            clip_ids=None if archive is None else load_archive(archive)["clip_id"],
         )
     files = write_run_files(
         ranking.run,

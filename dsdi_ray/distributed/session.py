@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ray.util.state import list_actors
 from dsdi_ray.errors import ResourceError
 
 LOOPBACK = "127.0.0.1"
+_JOIN_TIMEOUT_SECONDS = 10.0
 _QUIET_LOGGERS = ("ray.data", "ray.tune", "ray.train")
 
 
@@ -115,9 +117,12 @@ def check_state_api() -> None:
 
 
 def _join(address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _JOIN_TIMEOUT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"no Ray cluster answers at {address!r}: {reason}") from error
 

@@ -142,7 +142,7 @@ class ClipReader:
             self._notes.append(timeline.note)
         self._reader = PyavReader(video, plan, timeline, self._sizes, self._faults)
         size = self._settings.chunk_frames
-        if not self._is_careful:
+        if not self._is_careful and not plan.num_beyond:  # decord crashes on such times
             self._open_fast(video, plan, timeline, first_chunk * size)
         for chunk_index in range(first_chunk, -(-len(plan) // size)):
             first, stop = chunk_index * size, min((chunk_index + 1) * size, len(plan))
@@ -160,7 +160,7 @@ class ClipReader:
                     pixels=pixels,
                 )
                 del pixels
-        return self._shortfall(len(plan) - first_chunk * size, num_lost=plan.num_lost)
+        return self._shortfall(plan, len(plan) - first_chunk * size)
 
     def _open_fast(
         self, video: VideoFile, plan: SamplingPlan, timeline: Timeline, first: int
@@ -215,7 +215,7 @@ class ClipReader:
         self.served_by.update(["pyav"] if truth else [])
         return truth
 
-    def _shortfall(self, num_wanted: int, *, num_lost: int) -> str | None:
+    def _shortfall(self, plan: SamplingPlan, num_wanted: int) -> str | None:
         """Why the clip is not whole, None if it is."""
         faults = self._faults
         because = f": {faults.first_error}" if faults.first_error else ""
@@ -224,8 +224,12 @@ class ClipReader:
         if self._num_scored < num_wanted:
             num_missing = num_wanted - self._num_scored
             return f"{num_missing} of {self.num_expected} frames do not decode{because}"
-        if num_lost:
-            return f"{num_lost} of {self.num_expected} frames are missing: the file was cut off"
+        if plan.num_beyond:
+            return f"{plan.num_beyond} pictures are not sampled: their times are years away"
+        if plan.num_lost:
+            return (
+                f"{plan.num_lost} of {self.num_expected} frames are missing: the file was cut off"
+            )
         if self._is_cut:
             return "the container cannot be read to its end"
         if faults.num_concealed:

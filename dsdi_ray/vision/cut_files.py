@@ -11,7 +11,7 @@ from typing import BinaryIO
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from dsdi_ray.vision.video_stream import MATROSKA, MP4
+from dsdi_ray.vision.video_stream import MATROSKA, MP4, tagged_seconds
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _RIFF_HEAD = 8
@@ -43,22 +43,13 @@ def end_if_whole(
         # Times of decoding, which begin before those of display and end so much before them.
         return first_time + entries[-1].timestamp - entries[0].timestamp + step
     if kind == MATROSKA and _matroska_end(path) > num_bytes:
-        seconds = _tagged_seconds(stream)
+        seconds = tagged_seconds(stream)
         if seconds is None and len(container.streams) == 1 and container.duration:
             seconds = Fraction(container.duration, 1_000_000)
         return None if seconds is None else round(seconds / time_base)
     if kind == "avi" and _riff_end(path) > num_bytes:
         return stream.frames * step
     return None
-
-
-def _tagged_seconds(stream: VideoStream) -> Fraction | None:
-    """Matroska's tag ``DURATION``, such as ``00:00:04.023000000``."""
-    try:
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except (KeyError, ValueError):
-        return None
 
 
 def _riff_end(path: Path) -> int:

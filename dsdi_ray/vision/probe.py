@@ -18,6 +18,7 @@ from dsdi_ray.vision.video_stream import (
     decoded_frames,
     looks_encrypted,
     open_video,
+    tagged_seconds,
 )
 
 _ISO_6709 = re.compile(r"^([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
@@ -75,8 +76,11 @@ def _probe_video(path: str) -> ProbeResult:
     container, stream = open_video(path)
     with container:
         duration: float | None = None
+        tagged = tagged_seconds(stream)
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
+        elif tagged is not None:  # the container's is that of its longest stream, such as sound
+            duration = float(tagged - (stream.start_time or 0) * (stream.time_base or 0))
         elif container.duration is not None:
             duration = container.duration * _SECONDS_PER_DURATION_UNIT
         rate = stream.average_rate or stream.guessed_rate

@@ -27,6 +27,7 @@ class SamplingPlan:
         unneeded_times: Display times of the pictures that are not sampled and that no other
             picture needs, ascending, ``[U]``.
         unneeded_share: Their share of the pictures from the first sample to the last.
+        num_beyond: Pictures with times so far away (years) that they are not sampled.
         num_lost: Samples that the file would have beyond its end had it not been cut off.
     """
 
@@ -35,6 +36,7 @@ class SamplingPlan:
     display_times: NDArray[np.int64]
     unneeded_times: NDArray[np.int64]
     unneeded_share: float
+    num_beyond: int = 0
     num_lost: int = 0
 
     def __len__(self) -> int:
@@ -69,6 +71,7 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
     edges = np.append(shown_at, end)
     # The first grid point that is not before each edge; a picture lasts up to the next edge.
     grid = np.ceil((np.minimum(edges, end) - start - _ROUNDING_SECONDS) * fps)
+    num_beyond = int((grid[:-1] >= _MAX_FRAME_INDEX).sum())
     grid = np.clip(grid, 0, _MAX_FRAME_INDEX).astype(np.int64)
     is_sampled = grid[:-1] < grid[1:]
     ordinals = np.flatnonzero(is_sampled)
@@ -82,6 +85,7 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
         display_times=times[ordinals],
         unneeded_times=times[is_unneeded],
         unneeded_share=float(between.mean()) if len(between) else 0.0,
+        num_beyond=num_beyond,
         num_lost=_num_lost(timeline, shown_at, source, first_lost=int(grid[-1]), fps=fps),
     )
 

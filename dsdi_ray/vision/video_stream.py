@@ -4,6 +4,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -160,6 +161,15 @@ def _best_video_stream(container: InputContainer) -> VideoStream:
             f"{_MAX_PICTURE_PX // 10**6} megapixels"
         )
     return stream
+
+
+def tagged_seconds(stream: VideoStream) -> Fraction | None:
+    """When a stream ends, by Matroska's tag ``DURATION``, such as ``00:00:04.023000000``."""
+    try:
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+    except (KeyError, ValueError):
+        return None
 
 
 def looks_encrypted(path: Path) -> bool:

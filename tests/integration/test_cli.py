@@ -12,6 +12,7 @@ import yaml
 from footage import make_ensemble, make_member, write_footage
 
 from dsdi_ray.storage.bundles import write_ensemble
+from dsdi_ray.storage.runs import read_run, run_metadata
 from dsdi_ray.storage.score_rows import frame_rows
 from dsdi_ray.storage.score_store import ScoreStore
 
@@ -125,6 +126,12 @@ def test_footage_to_ranked_run(tmp_path: Path) -> None:
     ]
     assert by_format[0]["map"] == by_format[1]["map"] == by_format[2]["map"]
     assert 0.5 <= by_format[0]["map"] <= 1.0
+
+    (footage / "clip0.mp4").unlink()
+    left = dsdi("rank", "st", "-e", "e", "-o", "run2", "--archive", footage, "--json", cwd=tmp_path)
+    assert json.loads(left.stdout)["clips"] == 1, left.stderr
+    made_of = run_metadata(read_run(tmp_path / "run2" / "run.parquet"))
+    assert made_of["pool"] == "max"
 
 
 @pytest.fixture

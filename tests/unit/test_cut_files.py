@@ -62,3 +62,15 @@ def test_pictures_of_a_slow_source_are_counted_once_each(tmp_path):
     (tmp_path / "cut").mkdir()
     _, outcome = decode(cut(whole, tmp_path / "cut", 0.5), settings=DecodeSettings(fps=10))
     assert outcome.frames_expected == pytest.approx(40, abs=1)
+
+
+def test_times_that_jump_by_decades_leave_the_clip_partial(tmp_path):
+    """A recorder that sets its clock on the way."""
+    later = 1_700_000_000_000
+    clip = write_clip(
+        tmp_path / "jump.mkv", num_pictures=50, shown_at_ms=lambda i: 40 * i + later * (i >= 20)
+    )
+    chunks, outcome = decode(clip)
+    assert outcome.status == "partial"
+    assert "30 pictures are not sampled: their times are years away" in outcome.error
+    assert set(numbers(chunks).values()) >= {0, 2, 5, 7}

@@ -11,6 +11,7 @@ from numbered_clips import result_of, write_clip
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.packet_facts import read_packets
+from dsdi_ray.vision.probe import probe
 from dsdi_ray.vision.video_stream import VideoFile, decoded_frames, open_video
 
 OPEN_GROUPS = {"x264-params": "bframes=3:open-gop=1:keyint=10"}
@@ -106,3 +107,23 @@ def test_a_list_of_files_is_not_the_film_that_it_names(tmp_path):
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
     with pytest.raises(DecodeError, match="a list of other files"):
         open_video(str(tmp_path / "list.mp4"))
+
+
+def test_sound_that_goes_on_does_not_lengthen_the_film(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = 64, 64, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for _ in range(50):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            container.mux(film.encode(frame))
+        container.mux(film.encode())
+        for _ in range(7):
+            second = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+            second.sample_rate = 8000
+            container.mux(sound.encode(second))
+        container.mux(sound.encode())
+    with av.open(str(path)) as container:
+        assert container.duration > 6_000_000
+    assert probe(str(path), "video").duration_seconds == pytest.approx(2.0, abs=0.05)
