@@ -80,8 +80,8 @@ def select_ensemble(
         UserError: As :func:`choose_ensemble`.
     """
     report = choose_ensemble(library, settings, out=out)
-    write_selection(report)
     write_ensemble([(member.path, member.weight) for member in report.chosen], out)
+    write_selection(report)
     return report
 
 

@@ -93,16 +93,21 @@ class EnsembleSpec:
         return replace(self, members=(self.members[index],))
 
 
-def check_place(out: Path) -> None:
-    """See whether a member may be written to a folder.
+def check_place(out: Path, *, bundle_file: str = MEMBER_FILE) -> None:
+    """See whether a bundle may be written to a folder.
+
+    Args:
+        out: The folder.
+        bundle_file: :data:`MEMBER_FILE` or :data:`ENSEMBLE_FILE`.
 
     Raises:
-        DataError: If ``out`` holds something that is no member.
+        DataError: If ``out`` holds something else.
     """
     if out.is_file():
         raise DataError(f"{out} is a file; choose a folder")
-    if out.exists() and not (out / MEMBER_FILE).is_file() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty and no member bundle; choose another folder")
+    if out.exists() and not (out / bundle_file).is_file() and any(out.iterdir()):
+        what = "member" if bundle_file == MEMBER_FILE else "ensemble"
+        raise DataError(f"{out} is not empty and no {what} bundle; choose another folder")
 
 
 def write_member_spec(folder: Path, spec: MemberSpec) -> None:
@@ -163,11 +168,13 @@ def write_ensemble(members: Sequence[tuple[str | Path, float]], out: Path) -> En
         out: Folder of the bundle.
 
     Raises:
-        DataError: If a member is none, appears twice, or a weight is not above 0.
+        DataError: If a member is none, appears twice, or a weight is not above 0, or ``out`` holds
+            something else.
         TaxonomyError: If taxonomies differ.
     """
     if not members:
         raise DataError("an ensemble needs at least one member")
+    check_place(out, bundle_file=ENSEMBLE_FILE)
     entries: list[dict[str, Any]] = []
     seen: dict[str, str | Path] = {}
     for path, weight in members:

@@ -245,3 +245,10 @@ def test_remote_weights_that_are_not_the_members_are_refused_and_not_kept(
         assert read_member_weights(f"{server.url}/a", spec)
         with pytest.raises(DataError, match="is no ensemble bundle: ensemble.yaml is missing"):
             read_ensemble(f"{server.url}/a")
+
+
+def test_an_ensemble_is_not_written_among_other_files(two, tmp_path):
+    with pytest.raises(DataError, match="a is not empty and no ensemble bundle"):
+        write_ensemble([(two / "b", 1.0)], two / "a")
+    write_ensemble([(two / "a", 1.0)], tmp_path / "e")
+    write_ensemble([(two / "b", 1.0)], tmp_path / "e")
