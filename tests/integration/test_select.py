@@ -69,7 +69,7 @@ def test_a_bundle_holds_its_own_logits_of_the_images_held_back(members, data):
 def test_members_are_chosen_and_the_ensemble_can_be_read(members, tmp_path):
     out = tmp_path / "e"
     done = select(members, "--size", 2, "--metric", "lrap", "--out", out)
-    assert "Chosen 2 of 2 members by LRAP on 4 images; 4 are held back" in done.stdout
+    assert "Chosen 2 of 2 members by LRAP on 5 images; 5 are held back" in done.stdout
     assert "equal mean of all 2" in done.stdout
     assert [m.weight for m in read_ensemble(out).members] == [1.0, 1.0]
     done = select(
