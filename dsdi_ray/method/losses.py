@@ -86,10 +86,9 @@ def class_balanced_weights(
     # 1 - beta^n would cancel where beta is near 1 and n is small.
     log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
     weights = (1 - beta) / -torch.expm1(counts.clamp_min(1) * log_beta)
-    has_any = counts > 0
-    if has_any.any():
-        weights = torch.where(has_any, weights, weights[has_any].min())
-    return weights / weights[has_any | ~has_any.any()].mean() if normalized else weights
+    is_counted = counts > 0 if counts.any() else torch.ones_like(counts, dtype=torch.bool)
+    weights = torch.where(is_counted, weights, weights[is_counted].min())
+    return weights / weights[is_counted].mean() if normalized else weights
 
 
 def reduced_focal_loss(
