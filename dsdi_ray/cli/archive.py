@@ -1,5 +1,6 @@
 """``dsdi index``, ``score`` and ``outcomes``."""
 
+import itertools
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from dsdi_ray.cli.scoring_output import print_plan, print_score_summary
 from dsdi_ray.errors import UserError
 
 EXIT_CLIPS_FAILED = 3
+_NUM_REASONS = 5
 _OUTCOME_COLUMNS = (
     "clip_id", "uri", "status", "error", "decoder", "frames_expected", "frames_scored", "attempts",
 )  # fmt: skip
@@ -76,6 +78,10 @@ def index(
             "manifest": summary.manifest,
         },
     )
+    for reason, count in itertools.islice(summary.reasons.items(), _NUM_REASONS):
+        typer.echo(f"    unreadable {count:>5}  {reason}")
+    if len(summary.reasons) > _NUM_REASONS:
+        typer.echo(f"    {len(summary.reasons) - _NUM_REASONS} more reasons: see the manifest")
 
 
 def score(

@@ -1,7 +1,8 @@
 """Index an archive: find its media files, probe each, and cut long ones into parts."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class IndexSummary:
     Attributes:
         num_clips: Files, or parts of them, readable or not.
         num_unreadable: Clips whose file cannot be read; the manifest says why.
+        reasons: These by reason, the most frequent first.
         hours: Length of the others, as far as their headers tell.
         seconds: Wall clock.
         manifest: The file written.
@@ -44,6 +46,7 @@ class IndexSummary:
 
     num_clips: int
     num_unreadable: int
+    reasons: Mapping[str, int]
     hours: float
     seconds: float
     manifest: str
@@ -79,6 +82,7 @@ def index_archive(
     return IndexSummary(
         num_clips=len(manifest),
         num_unreadable=len(manifest) - manifest["probe_error"].null_count,
+        reasons=dict(Counter(manifest["probe_error"].drop_null().to_pylist()).most_common()),
         hours=(pc.sum(manifest["duration_seconds"]).as_py() or 0.0) / 3600,
         seconds=time.monotonic() - started,
         manifest=str(out),

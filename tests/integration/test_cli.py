@@ -101,7 +101,10 @@ def test_footage_to_ranked_run(tmp_path: Path) -> None:
     assert [m["weight"] for m in json.loads(built.stdout)["members"]] == [1.0, 2.0]
 
     indexed = dsdi("index", footage, "--out", "m.parquet", "--json", cwd=tmp_path)
-    assert json.loads(indexed.stdout)["num_clips"] == 4
+    told = json.loads(indexed.stdout)
+    assert (told["num_clips"], told["num_unreadable"]) == (4, 2)
+    assert sum(told["reasons"].values()) == 2
+    assert told["reasons"]["the file is empty (0 bytes)"] == 1
 
     score = ("score", "m.parquet", "-e", "e", "-s", "st", "--json", "--strict")
     first = dsdi(*score, cwd=tmp_path)
