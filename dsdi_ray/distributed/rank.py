@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsdi_ray.distributed.clip_pooling import KEY, LOGITS_LOST, pool_clips
-from dsdi_ray.errors import DataError
+from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.outcome_scan import claimed_frames
@@ -68,8 +68,7 @@ def rank_archive(
         clip_ids: Clips to rank, of those that the store has; all where None.
 
     Raises:
-        ConfigError: If there is no such pool or order.
-        ValueError: If min_coverage is out of range.
+        ConfigError: If there is no such pool or order, or min_coverage is out of range.
         TaxonomyError: If the store is of another taxonomy than the ensemble.
         DataError: If no clip of the store can be ranked.
         StoreError: If the store is damaged or cannot be read.
@@ -106,7 +105,7 @@ def rank_systems(
         A ranking per ensemble, in order; each took all the seconds of the pass.
     """
     if not 0 <= min_coverage <= 1:
-        raise ValueError(f"min_coverage must be in [0, 1], got {min_coverage}")
+        raise ConfigError(f"min_coverage must be in [0, 1], got {min_coverage}")
     check_pooling(pool=pool, order=order)
     started = time.monotonic()
     store = ScoreStore.open(store_uri)

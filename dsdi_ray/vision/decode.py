@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dsdi_ray.errors import ConfigError
+
 DECODE_VERSION = 1  # raise it when sampling, colour or resizing changes: old scores no longer fit
 
 Status = Literal["ok", "partial", "failed"]
@@ -27,6 +29,9 @@ class DecodeSettings:
         fps: Frames sampled per second.
         chunk_frames: Sampled frames passed on together; memory is bounded by it, not by length.
         progress_timeout_seconds: A decoder that gives no sign of progress for so long is killed.
+
+    Raises:
+        ConfigError: If one is out of range.
     """
 
     fps: float = 10.0
@@ -35,11 +40,11 @@ class DecodeSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.fps <= 1000:
-            raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
+            raise ConfigError(f"fps must be in (0, 1000], got {self.fps}")
         if self.chunk_frames < 1:
-            raise ValueError(f"chunk_frames must be at least 1, got {self.chunk_frames}")
+            raise ConfigError(f"chunk_frames must be at least 1, got {self.chunk_frames}")
         if self.progress_timeout_seconds <= 0:
-            raise ValueError(
+            raise ConfigError(
                 f"progress_timeout_seconds must be above 0, got {self.progress_timeout_seconds}"
             )
 

@@ -32,9 +32,9 @@ _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
 # picture, in others (MPEG-TS) it returned pictures seconds away without an error.
-# After a seek into a program stream FFmpeg gives pictures that share a packet other times than before.
-_TIMED_ANEW = frozenset(("mpeg",))
 _SEEKABLE_BY_DECORD = INDEXED | {"avi", "flv"}
+# After a seek into a program stream FFmpeg gives pictures that share a packet other times than before.
+_PROGRAM_STREAM = "mpeg"
 
 
 def read_timeline(
@@ -93,19 +93,16 @@ def _read_part(
             return None
         stored = np.array(facts.display_times, dtype=np.int64)
         times, is_unneeded = _distinct(stored, facts.references)
+        step = _step(stream, time_base)
         return Timeline(
             display_times=times,
             is_unneeded=is_unneeded,
             key_times=np.unique(facts.key_times),
             time_base=time_base,
             first_time=first_time,
-            end_time=_end_time(facts, times, offset=0, step=_step(stream, time_base)),
+            end_time=_end_time(facts, times, offset=0, step=step),
             lost_end_time=end_if_whole(
-                Path(video.path),
-                container,
-                stream,
-                first_time=first_time,
-                step=_step(stream, time_base),
+                Path(video.path), container, stream, first_time=first_time, step=step
             ),
             unfit_for_decord="decord indexes a whole file for a part of it",
             note="; ".join(_stream_notes(container, stream)) or None,
@@ -165,7 +162,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         lost_end = end_if_whole(
             Path(video.path), container, stream, first_time=int(stored.min()), step=step
         )
-        may_seek = container.format.name not in _TIMED_ANEW
+        may_seek = container.format.name != _PROGRAM_STREAM
         if len(offsets) > 1:
             notes.append(f"the clock starts anew {len(offsets) - 1} times")
             unfit = unfit or "decord sorts time stamps that start anew"

@@ -4,8 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
-from dsdi_ray.cli.options import bounded
+from dsdi_ray.cli.options import MAX_FPS, bounded
 from dsdi_ray.errors import ConfigError
+from dsdi_ray.vision.decode import DecodeSettings
 
 COMMANDS = {
     "--fps": ["rank", "store", "-e", "e", "-o", "out"],
@@ -29,6 +30,22 @@ def test_a_number_out_of_range_is_a_mistake_that_names_the_option(option, number
         done = CliRunner().invoke(app, [*COMMANDS[option], option, number])
         assert isinstance(done.exception, ConfigError), done.output
         assert str(done.exception) == f"{option} must be in {rule}, got {float(number):g}"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fps": 0},
+        {"fps": float("nan")},
+        {"fps": MAX_FPS + 1},
+        {"chunk_frames": 0},
+        {"progress_timeout_seconds": 0},
+    ],
+)
+def test_the_settings_themselves_refuse_what_the_options_do(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        DecodeSettings(**wrong)
+    assert DecodeSettings(fps=MAX_FPS).fps == MAX_FPS
 
 
 def test_numbers_in_range_pass():
