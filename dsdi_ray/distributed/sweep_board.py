@@ -42,7 +42,6 @@ class SweepBoard:
 
     def __init__(self, sweep: Sweep, folder: SweepFolder, *, num_epochs: int) -> None:
         self._folder = folder
-        self._metric = sweep.metric
         self.key, self._sign = METRICS[sweep.metric]
         self._records: list[TrialRecord] = []
         self._rungs: list[int] = []
@@ -126,9 +125,8 @@ class SweepBoard:
         """The epoch whose weights are a trial's member, as far as it has come, and its value."""
         if not record.history:
             return None
-        is_cyclic = record.recipe.get("schedule", {}).get("name") == "cyclic"
-        selection = record.recipe.get("select") or ("last" if is_cyclic else self._metric)
-        epoch = selected_epoch(record.history, selection)
+        # A trial's recipe names none where its schedule is cyclic alone.
+        epoch = selected_epoch(record.history, record.recipe.get("select") or "last")
         (value,) = [row.get(self.key) for row in record.history if row["epoch"] == epoch]
         return None if value is None else Best(epoch=epoch, value=value)
 
