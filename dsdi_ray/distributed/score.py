@@ -111,7 +111,6 @@ def score_archive(
         StoreError: If the store cannot be written; the same call goes on from there.
     """
     started = time.monotonic()
-    pool = pool or scoring_pool()
     store = ScoreStore.open_or_create(store_uri, ensemble.taxonomy, write=not dry_run)
     plan = plan_scoring(
         manifest,
@@ -120,6 +119,7 @@ def score_archive(
         decode_id=settings.decode_id,
         retry_failed=retry_failed,
     )
+    pool = (pool or scoring_pool()).limited_to(plan.num_work_items)
     writer = ScoreWriter(store, plan, decode_id=settings.decode_id, fps=settings.fps)
     job = _ScoringJob(plan, writer, ensemble, settings, pool, ScoringTimes(pool))
     estimated_seconds = 0.0 if dry_run else None

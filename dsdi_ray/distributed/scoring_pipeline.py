@@ -65,7 +65,6 @@ def build_scoring_dataset(
     sizes = {m.member_id: m.spec.input_px for m in ensemble.members}
     paths = {m.member_id: m.path for m in ensemble.members}
     device = "cuda" if pool.use_gpu else "cpu"
-    num_decoders = min(pool.num_decoders, len(work))
     return (
         # Parts of a file in a row: a decode actor keeps the remote file that it fetched last.
         ray.data.from_arrow(
@@ -74,7 +73,7 @@ def build_scoring_dataset(
         .map_batches(
             DecodeClips,
             fn_constructor_args=(settings, sizes),
-            compute=ActorPoolStrategy(size=num_decoders),
+            compute=ActorPoolStrategy(size=pool.num_decoders),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.cpus_per_actor,
@@ -116,6 +115,7 @@ def iterate_scored(
     Raises:
         ResourceError: If actors die again and again as they start.
     """
+    pool = pool.limited_to(len(work))
     sizes = {member.spec.input_px for member in ensemble.members}
     chunk_bytes = settings.chunk_frames * sum(3 * size**2 for size in sizes)
     with _scoring_context(pool, chunk_bytes), warnings.catch_warnings():

@@ -1,7 +1,8 @@
 """How many actors decode and score, and on what."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from dsdi_ray.distributed.session import ClusterResources, cluster_resources, resolve_use_gpu
 
@@ -50,6 +51,10 @@ class ScoringPool:
             return None
         resources = cluster_resources()
         return max(1, int(resources.num_cpus // max(self.num_scorers, resources.num_nodes)))
+
+    def limited_to(self, num_work_items: int) -> Self:
+        """Without the decode actors that would have nothing to do: a clip is decoded by one."""
+        return replace(self, num_decoders=max(1, min(self.num_decoders, num_work_items)))
 
 
 def scoring_pool(

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_memory.py              # 10, 100, 1,000 clips; 10 s, 1 min, 1 h
     python tests/benchmarks/bench_memory.py --clips 10 100 --minutes 10
+    python tests/benchmarks/bench_memory.py --clips --backbone resnest50d --input-px 360
 
 Memory is that of all processes of the job, Ray's included. Each line is a job of its own. Needs psutil
 (the ``dev`` extra).
@@ -26,8 +27,10 @@ _SIZE = (320, 180)
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--clips", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--minutes", type=float, default=60.0, help="Length of the long clip.")
+    parser.add_argument("--backbone", default="test_resnet", help="Network, with random weights.")
+    parser.add_argument("--input-px", type=int, default=160)
     parser.add_argument("--folder", type=Path, help="Keep the clips here for the next time.")
     parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -40,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         clips = options.folder or work / "clips"
-        member = make_random_member(work / "member", "test_resnet", 160)
+        member = make_random_member(work / "member", options.backbone, options.input_px)
         print("archive                 peak MiB  ratio  scoring s  s/clip  spilled MiB")
         archives = [make_archive(clips / f"{n}-clips", num_clips=n) for n in options.clips]
         report([(f"{n} clips of {_CLIP_SECONDS:g} s", a) for n, a in

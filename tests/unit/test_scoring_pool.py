@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsdi_ray.distributed.scoring_pool import default_scorers
+from dsdi_ray.distributed.scoring_pool import ScoringPool, default_scorers
 from dsdi_ray.distributed.session import ClusterResources
 
 
@@ -20,3 +20,9 @@ def test_without_gpus_four_cores_share_a_scorer_and_no_node_is_without(
 def test_each_gpu_has_a_scorer():
     cluster = ClusterResources(num_cpus=64, num_gpus=8, num_nodes=2)
     assert default_scorers(cluster, use_gpu=True) == 8
+
+
+def test_no_more_decode_actors_than_clips():
+    pool = ScoringPool(num_decoders=16, num_scorers=4, use_gpu=False, micro_batch=16)
+    assert [pool.limited_to(n).num_decoders for n in (0, 1, 5, 100)] == [1, 1, 5, 16]
+    assert pool.limited_to(1).num_scorers == 4, "a clip's chunks are scored by all"
