@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.job import job_app, run_job, say_stage
-from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.options import Address, Fps, Json, Pool
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
 from dsdi_ray.cli.scoring_output import print_plan
 from dsdi_ray.distributed.rank import rank_archive
@@ -37,8 +37,7 @@ from dsdi_ray.distributed.rescoring import (
 )
 from dsdi_ray.distributed.score import score_archive
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.errors import ConfigError
-from dsdi_ray.method.pooling import POOLS
+from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.run_history import last_run
@@ -76,8 +75,7 @@ def run(
     Raises:
         DsdiError: If there is no footage, no ensemble, or no clip that can be ranked.
     """
-    if pool not in POOLS:
-        raise ConfigError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+    check_pooling(pool=pool)
     out = out.resolve()
     members = read_ensemble(ensemble)
     settings = DecodeSettings(fps=fps)
@@ -134,9 +132,7 @@ def main(
     ],
     *,
     fps: Fps = 10.0,
-    pool: Annotated[
-        str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")
-    ] = "max",
+    pool: Pool = "max",
     top_k_diff: Annotated[
         int,
         typer.Option("--top-k-diff", min=1, help="Clips per feature to compare with the last run."),

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.job import job_app, run_job, say_stage
-from dsdi_ray.cli.options import Address, Fps, Json
+from dsdi_ray.cli.options import Address, Fps, Json, Pool
 from dsdi_ray.cli.output import json_alone, print_facts, print_json
 from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.distributed.index import index_archive, load_archive
@@ -131,16 +131,17 @@ def main(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of manifest, store and run.")],
     *,
     fps: Fps = 10.0,
-    pool: Annotated[
-        str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")
-    ] = "max",
+    pool: Pool = "max",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
     ] = False,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Index, score and rank an archive; the same command goes on where it stopped."""
+    """Index, score and rank an archive; the same command goes on where it stopped.
+
+    Example: python jobs/score_archive.py footage/ --ensemble ensembles/two --out archive/
+    """
     with json_alone(as_json):
         summary = run(
             archive,

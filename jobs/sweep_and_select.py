@@ -49,7 +49,10 @@ def main(
     gpu: Gpu = None,
     address: Address = None,
 ) -> None:
-    """Sweep, then select an ensemble; the same command goes on where it stopped."""
+    """Sweep, then select an ensemble; the same command goes on where it stopped.
+
+    Example: python jobs/sweep_and_select.py --data prepared/ --out sweep-output
+    """
     loaded = load_sweep(sweep)
     out = out.resolve()
     with ray_session(address=address):

@@ -44,7 +44,10 @@ def main(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Train a member of each recipe; the same command goes on where it stopped."""
+    """Train a member of each recipe; the same command goes on where it stopped.
+
+    Example: python jobs/train_members.py jobs/recipes/a01.yaml --data prepared/ --out members/
+    """
     # All recipes are read before the first is trained: a wrong key is a mistake now.
     loaded = [load_recipe(recipe, overrides or []) for recipe in recipes]
     with json_alone(as_json), ray_session(address=address):

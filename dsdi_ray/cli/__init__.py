@@ -35,6 +35,7 @@ from dsdi_ray.errors import DsdiError
 app = typer.Typer(
     name="dsdi",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

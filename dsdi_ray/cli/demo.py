@@ -3,13 +3,13 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dsdi_ray.cli.options import Address, Json
 from dsdi_ray.cli.output import json_alone, print_json
-from dsdi_ray.errors import DataError, UserError
+from dsdi_ray.errors import DataError
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def demo(
         Path | None, typer.Option("--clips", help="Also score this folder of your own footage.")
     ] = None,
     size: Annotated[
-        str, typer.Option("--size", help="normal, or tiny (about a minute).")
+        Literal["normal", "tiny"], typer.Option("--size", help="The tiny one takes about a minute.")
     ] = "normal",
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another archive.")] = 0,
     address: Address = None,
@@ -39,8 +39,6 @@ def demo(
 
     Example: dsdi demo --clips my-footage/
     """
-    if size not in ("normal", "tiny"):
-        raise UserError(f"--size must be normal or tiny, got {size!r}")
     with json_alone(as_json):
         summary = load_job("demo").run(out=out, size=size, clips=clips, seed=seed, address=address)
     if as_json:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,7 +25,7 @@ def fuse(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the fused run's files.")],
     normalisation: Annotated[
-        str,
+        Literal["none", "minmax", "rank"],
         typer.Option(
             "--normalisation",
             help="none (scores are probabilities), minmax (each list to [0, 1]) or rank (1 for the "

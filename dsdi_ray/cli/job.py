@@ -13,6 +13,7 @@ from dsdi_ray.errors import DsdiError
 def job_app() -> typer.Typer:
     """The application of a job that is one command."""
     return typer.Typer(
+        rich_markup_mode="markdown",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,10 @@ TaxonomyName = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a value: --set loss.gamma=1.5 (may be repeated)."),
+]
+Pool = Annotated[
+    Literal["max", "mean", "topk_mean", "logsumexp"],
+    typer.Option("--pool", help="What frames give a clip: their maximum is the paper's."),
 ]
 Gpu = Annotated[
     bool | None,

@@ -1,7 +1,7 @@
 """``dsdi prepare``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,7 +52,7 @@ def prepare(
     ] = 0.2,
     split_seed: Annotated[int, typer.Option(help="Which images are held back.")] = 0,
     split: Annotated[
-        str | None,
+        Literal["random", "event", "flight", "folder", "given"] | None,
         typer.Option(
             "--split",
             help="What is held back as one: random (images, as in the paper), event or flight "

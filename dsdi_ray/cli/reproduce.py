@@ -1,7 +1,7 @@
 """``dsdi reproduce``: the paper's tables anew."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -50,11 +50,10 @@ def reproduce(
         ),
     ] = None,
     normalisation: Annotated[
-        str | None,
+        Literal["none", "minmax", "rank"] | None,
         typer.Option(
             "--normalisation",
-            help="Of these two: none, minmax or rank; default: as jobs/runs says. XML has ranks "
-            "alone and needs rank.",
+            help="Of these two; default: as jobs/runs says. XML has ranks alone and needs rank.",
         ),
     ] = None,
     weights_dir: Annotated[
@@ -67,7 +66,7 @@ def reproduce(
     ] = None,
     taxonomy: TaxonomyName = DEFAULT_TAXONOMY,
     scale: Annotated[
-        str,
+        Literal["paper", "smoke"],
         typer.Option(
             "--scale",
             help="paper, or smoke: tiny networks on a made-up archive.",

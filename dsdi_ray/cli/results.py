@@ -1,11 +1,11 @@
 """``dsdi rank`` and ``evaluate``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dsdi_ray.cli.options import Address, Fps, Json, bounded
+from dsdi_ray.cli.options import Address, Fps, Json, Pool, bounded
 from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
 
 
@@ -28,11 +28,10 @@ def rank(
             help="Rank only the clips of this manifest or folder; default: all that the store has.",
         ),
     ] = None,
-    pool: Annotated[
-        str, typer.Option("--pool", help="Frames to clip: max, mean, topk_mean or logsumexp.")
-    ] = "max",
+    pool: Pool = "max",
     order: Annotated[
-        str, typer.Option("--order", help="frame_first (members averaged per frame) or clip_first.")
+        Literal["frame_first", "clip_first"],
+        typer.Option("--order", help="Where members are averaged: per frame, or per clip."),
     ] = "frame_first",
     top: Annotated[int, typer.Option("--top", min=1, help="Clips per feature.")] = 1000,
     min_coverage: Annotated[

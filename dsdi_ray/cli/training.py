@@ -1,7 +1,7 @@
 """``dsdi member import``, ``ensemble build`` and ``ensemble select``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -91,10 +91,11 @@ def select(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ensemble bundle.")],
     size: Annotated[int, typer.Option("--size", help="Members; with free weights, steps.")] = 10,
     metric: Annotated[
-        str, typer.Option("--metric", help="What is best: map (of the features) or lrap.")
+        Literal["map", "lrap"],
+        typer.Option("--metric", help="What is best; map is of the features."),
     ] = "map",
     weights: Annotated[
-        str,
+        Literal["equal", "free"],
         typer.Option(
             "--weights",
             help="equal: each member once, as in the paper; free: a member may be added again and "

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from footage import make_ensemble, make_member, write_footage
+from typer.testing import CliRunner
 
+from dsdi_ray.cli.demo import load_job
 from dsdi_ray.storage.bundles import write_ensemble
 from dsdi_ray.storage.runs import read_run, run_metadata
 from dsdi_ray.storage.score_rows import frame_rows
@@ -64,6 +66,15 @@ def test_every_command_teaches_with_an_example(command: str) -> None:
     assert result.returncode == 0
     assert "Example: dsdi" in " ".join(result.stdout.split())
     assert "--json" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["score_archive", "rescore_archive", "train_members", "sweep_and_select"]
+)
+def test_every_job_teaches_with_an_example(name: str) -> None:
+    shown = CliRunner().invoke(load_job(name).app, ["--help"], env={"NO_COLOR": "1"})
+    assert shown.exit_code == 0
+    assert f"Example: python jobs/{name}.py" in " ".join(shown.stdout.split())
 
 
 def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from footage import make_ensemble, make_member, write_clip, write_footage
-from typer.testing import CliRunner
 
 from dsdi_ray.cli.demo import load_job
 from dsdi_ray.distributed.reindex import update_archive
@@ -130,13 +129,6 @@ def test_a_dry_run_writes_nothing_and_says_what_there_is_to_do(tmp_path: Path) -
 def test_a_pool_that_there_is_not_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pool must be one of max"):
         load_job("rescore_archive").run("x", ensemble="x", out=tmp_path, pool="median")
-
-
-def test_the_command_teaches_with_an_example() -> None:
-    shown = CliRunner().invoke(load_job("rescore_archive").app, ["--help"], env={"NO_COLOR": "1"})
-    assert shown.exit_code == 0
-    assert "Example: python jobs/rescore_archive.py" in " ".join(shown.stdout.split())
-    assert "--top-k-diff" in shown.stdout
 
 
 def test_a_mistake_is_one_line_and_no_output(tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
-"""Numbers that options take: what is out of range is refused before anything runs."""
+"""What options take: numbers out of range and words that there are not are refused before anything runs."""
+
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
-from dsdi_ray.cli import app
+from dsdi_ray.cli import app, fuse, prepare, reproduce, results, training
+from dsdi_ray.cli.demo import load_job
 from dsdi_ray.cli.options import MAX_FPS, bounded
 from dsdi_ray.errors import ConfigError
+from dsdi_ray.method.fusion import NORMALISATIONS, ORDERS
+from dsdi_ray.method.pooling import POOLS
+from dsdi_ray.method.quick_metrics import METRICS
+from dsdi_ray.method.selection import WEIGHTS
+from dsdi_ray.storage.prepare_plan import SPLITS
 from dsdi_ray.vision.decode import DecodeSettings
 
 COMMANDS = {
@@ -51,3 +59,35 @@ def test_the_settings_themselves_refuse_what_the_options_do(wrong):
 def test_numbers_in_range_pass():
     check = bounded("--x", low=0, high=2, low_counts=False)
     assert [check(value) for value in (0.1, 2, [1.0, 2.0], None)] == [0.1, 2, [1.0, 2.0], None]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "known"),
+    [
+        (results.rank, "pool", POOLS),
+        (results.rank, "order", ORDERS),
+        (load_job("score_archive").main, "pool", POOLS),
+        (load_job("rescore_archive").main, "pool", POOLS),
+        (fuse.fuse, "normalisation", NORMALISATIONS),
+        (reproduce.reproduce, "normalisation", [*NORMALISATIONS, None]),
+        (training.select, "metric", METRICS),
+        (training.select, "weights", WEIGHTS),
+        (prepare.prepare, "split", [*SPLITS, None]),
+    ],
+)
+def test_an_option_offers_the_words_that_the_method_knows(command, option, known):
+    assert _words(get_type_hints(command, include_extras=True)[option]) == set(known)
+
+
+def _words(hint):
+    """The words of a Literal, None for NoneType, in unions too."""
+    if hint is type(None):
+        return {None}
+    parts = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    return {hint} if not parts else set().union(*map(_words, parts))
+
+
+def test_a_word_that_there_is_not_is_a_mistake_that_lists_the_others():
+    done = CliRunner().invoke(app, [*COMMANDS["--fps"], "--pool", "median"])
+    assert done.exit_code == 2
+    assert "'median' is not one of 'max'" in done.output
