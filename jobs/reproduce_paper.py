@@ -17,9 +17,11 @@ the others nor the job; the runs that need it are listed as not made, and why. W
 open is said in jobs/recipes, jobs/runs and dsdi_ray/method/README.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.cli.stages import Stages
@@ -39,10 +41,11 @@ from dsdi_ray.distributed.submission_runs import (
 )
 from dsdi_ray.distributed.train_members import train_each
 from dsdi_ray.errors import DataError
-from dsdi_ray.report.evaluation import evaluate_run
+from dsdi_ray.report.evaluation import Evaluation, evaluate_run
 from dsdi_ray.report.figures import map_chart
 from dsdi_ray.report.paper_page import ModelResult, StageTime, SubmissionResult, write_paper_page
-from dsdi_ray.storage.bundles import write_ensemble
+from dsdi_ray.storage.bundles import EnsembleSpec, write_ensemble
+from dsdi_ray.storage.trec import Qrels
 
 WARNING = (
     "These figures are of a made-up archive and of tiny networks that hardly learned. They show "
@@ -87,7 +90,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
     """
     out = job.out.resolve()
     job = replace(job, out=out)
-    members, store, settings = out / "members", str(out / "scores"), PAPER_SETTINGS
+    store = str(out / "scores")
     # All that is given is read before anything is trained: a mistake is found now.
     taxonomy, recipes, submissions = job.load_taxonomy(), job.load_recipes(), job.load_submissions()
     if job.inputs is not None:
@@ -110,7 +113,9 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             manifest = index_once(inputs.clips, out=out / "manifest.parquet")
 
         with stages.begin("train", f"Train {len(recipes)} members (jobs/train_members.py)"):
-            outcomes = train_each(recipes, data=prepared.out, out=members, use_gpu=job.use_gpu)
+            outcomes = train_each(
+                recipes, data=prepared.out, out=out / "members", use_gpu=job.use_gpu
+            )
             untrained = untrained_models(outcomes, job.models)
             trained = [one.recipe for one in outcomes if one.error is None]
             if not trained:
@@ -118,21 +123,17 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
                 raise DataError(f"no model could be trained; {outcomes[0].recipe}: {why}")
 
         with stages.begin("score", "Score the clips once by all members (dsdi score)"):
-            ensembles = {"all": trained} | {
-                one.name: list(one.ensemble)
+            everything = _write_ensemble(job, "all", trained)
+            ensembles = {
+                one.name: _write_ensemble(job, one.name, one.ensemble)
                 for one in submissions
                 if one.ensemble and not untrained.keys() & set(one.ensemble)
             }
-            bundles = {
-                name: write_ensemble([(members / m, 1.0) for m in names], out / "ensembles" / name)
-                for name, names in ensembles.items()
-            }
-            everything = bundles.pop("all")
             scored = score_archive(
                 manifest,
                 ensemble=everything,
                 store_uri=store,
-                settings=settings,
+                settings=PAPER_SETTINGS,
                 pool=scoring_pool(use_gpu=job.use_gpu),
             )
             print_score_summary(scored, store)
@@ -140,10 +141,10 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
         with stages.begin("rank", "Rank the clips by every system, in one pass (dsdi rank)"):
             alone = {f"alone/{name}": everything.only(i) for i, name in enumerate(trained)}
             runs = rank_all(
-                bundles | alone,
+                ensembles | alone,
                 out=out / "runs",
                 store_uri=store,
-                decode_id=settings.decode_id,
+                decode_id=PAPER_SETTINGS.decode_id,
                 scores_id=scores_identity(manifest, scored),
                 taxonomy=taxonomy,
             )
@@ -167,25 +168,10 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             qrels = inputs.read_qrels(taxonomy)
             evaluations = {name: evaluate_run(one, qrels) for name, one in runs.items() if qrels}
             of_submissions = {name: e for name, e in evaluations.items() if name not in alone}
-            maps = {name: e.map for name, e in of_submissions.items()}
-            chart = sheet = None
-            if maps:
-                best, chart = max(maps, key=maps.__getitem__), out / "average_precision.png"
-                title = f"{best.upper()}: mAP {maps[best]:.3f}, chance {of_submissions[best].chance:.3f}"
-                where = " (made-up archive)" if job.smoke else ""
-                map_chart(of_submissions[best], chart, title=f"{title}{where}")
-            if bundles:  # fused runs do not know where scores peaked
-                best, sheet = max(bundles, key=lambda n: maps.get(n, 0.0)), out / "best_clips.png"
-                features = evaluations[best].features if best in evaluations else ()
-                write_contact_sheet(
-                    runs[best],
-                    manifest,
-                    sheet,
-                    settings=settings,
-                    qrels=qrels,
-                    average_precisions={int(f.feature_id): f.ap for f in features},
-                    title=best.upper(),
-                )
+            chart = _draw_best(job, of_submissions)
+            # Fused runs do not know where scores peaked.
+            ranked = {name: runs[name] for name in ensembles}
+            sheet = _show_best_clips(job, ranked, manifest, qrels, of_submissions)
 
     summary = PaperSummary(
         page=out / "paper.html",
@@ -195,7 +181,9 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             key=lambda row: -(row.paper_map or 0.0),
         ),
         models=[
-            model_result(r, o, members=members, evaluation=evaluations.get(f"alone/{r.name}"))
+            model_result(
+                r, o, members=out / "members", evaluation=evaluations.get(f"alone/{r.name}")
+            )
             for r, o in zip(recipes, outcomes, strict=True)
             if r.name != OUTSIDE
         ],
@@ -207,6 +195,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             for name, seconds in stages.seconds_in_all.items()
         ],
     )
+    outside = "of a tiny member of another seed and split" if job.smoke else inputs.outside_run
     write_paper_page(
         summary.page,
         warning=summary.warning,
@@ -215,9 +204,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             "test clips": f"{scored.num_clips:,}: {scored.num_ok:,} scored whole, "
             f"{scored.num_partial:,} in part, {scored.num_failed:,} without a frame",
             "judgements": inputs.qrels or "none were given, so there is no mAP",
-            "outside run": "of a tiny member of another seed and split"
-            if job.smoke
-            else inputs.outside_run or "none was given",
+            "outside run": outside or "none was given",
             "taxonomy": taxonomy.taxonomy_id,
             "folder": out,
         },
@@ -229,6 +216,48 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
         times=summary.times,
     )
     return summary
+
+
+def _write_ensemble(job: PaperJob, name: str, models: Sequence[str]) -> EnsembleSpec:
+    members = [(job.out / "members" / model, 1.0) for model in models]
+    return write_ensemble(members, job.out / "ensembles" / name)
+
+
+def _draw_best(job: PaperJob, evaluations: Mapping[str, Evaluation]) -> Path | None:
+    """A chart of the best submission, None where nothing could be evaluated."""
+    if not evaluations:
+        return None
+    name, best = max(evaluations.items(), key=lambda item: item[1].map)
+    where = " (made-up archive)" if job.smoke else ""
+    chart = job.out / "average_precision.png"
+    title = f"{name.upper()}: mAP {best.map:.3f}, chance {best.chance:.3f}{where}"
+    map_chart(best, chart, title=title)
+    return chart
+
+
+def _show_best_clips(
+    job: PaperJob,
+    runs: Mapping[str, pa.Table],
+    manifest: pa.Table,
+    qrels: Qrels | None,
+    evaluations: Mapping[str, Evaluation],
+) -> Path | None:
+    """A contact sheet of the best of these runs, None where there is none."""
+    if not runs:
+        return None
+    best = max(runs, key=lambda name: evaluations[name].map if name in evaluations else 0.0)
+    features = evaluations[best].features if best in evaluations else ()
+    sheet = job.out / "best_clips.png"
+    write_contact_sheet(
+        runs[best],
+        manifest,
+        sheet,
+        settings=PAPER_SETTINGS,
+        qrels=qrels,
+        average_precisions={int(f.feature_id): f.ap for f in features},
+        title=best.upper(),
+    )
+    return sheet
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def _encode(path: Path, *, seed: int, num_pictures: int) -> None:
 
 def score(folder: Path, member: Path) -> dict[str, float]:
     """Index and score a folder in a Ray of its own; only the scoring is timed."""
+    import ray
     import ray._private.internal_api as ray_internals
 
     from dsdi_ray.distributed.index import load_archive
@@ -118,7 +119,8 @@ def score(folder: Path, member: Path) -> dict[str, float]:
         )
         seconds = time.monotonic() - started
         assert summary.num_ok == len(manifest)
-        told = ray_internals.memory_summary(stats_only=True)
+        here = ray.get_runtime_context().gcs_address  # others may run beside this Ray
+        told = ray_internals.memory_summary(here, stats_only=True)
         spilled = re.search(r"Spilled (\d+) MiB", told)
         return {
             "seconds": seconds,
