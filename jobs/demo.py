@@ -28,7 +28,7 @@ from dsdi_ray.distributed.train_members import train_members
 from dsdi_ray.errors import DataError
 from dsdi_ray.report.evaluation import Evaluation, evaluate_run
 from dsdi_ray.report.figures import map_chart
-from dsdi_ray.storage.bundles import read_ensemble, write_ensemble
+from dsdi_ray.storage.bundles import EnsembleSpec, write_ensemble
 from dsdi_ray.storage.runs import write_run_files
 from dsdi_ray.storage.trec import read_qrels
 from dsdi_ray.taxonomy import load_taxonomy
@@ -36,6 +36,7 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 MEMBERS = ("demo_a", "demo_b")
+SETTINGS = DecodeSettings(fps=10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,6 @@ def run(
     out = out.resolve()
     scale = SIZES[size]
     taxonomy = load_taxonomy("ladi_v1")
-    settings = DecodeSettings(fps=10.0)
 
     with ray_session(address=address):
         say_stage("1/7 Render crowd-labelled images and video clips")
@@ -130,14 +130,14 @@ def run(
         train_members(recipes, data=prepared.out, out=out / "members")
 
         say_stage("4/7 Join them (dsdi ensemble build)")
-        write_ensemble([(out / "members" / name, 1.0) for name in MEMBERS], out / "ensemble")
-        ensemble = read_ensemble(out / "ensemble")
+        members = [(out / "members" / name, 1.0) for name in MEMBERS]
+        ensemble = write_ensemble(members, out / "ensemble")
 
         say_stage("5/7 Index and score the clips (dsdi index, dsdi score)")
         index_archive([str(archive.clips_dir)], out=out / "manifest.parquet")
         manifest = load_archive(str(out / "manifest.parquet"))
         store = str(out / "scores")
-        scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=settings)
+        scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=SETTINGS)
         print_score_summary(scored, store)
 
         say_stage("6/7 Rank the clips for each feature and evaluate (dsdi rank, dsdi evaluate)")
@@ -145,7 +145,7 @@ def run(
         systems = {"ensemble": ensemble} | {
             name: ensemble.only(i) for i, name in enumerate(MEMBERS)
         }
-        rankings = rank_systems(store, list(systems.values()), decode_id=settings.decode_id)
+        rankings = rank_systems(store, list(systems.values()), decode_id=SETTINGS.decode_id)
         evaluations, runs = {}, {}
         for name, ranking in zip(systems, rankings, strict=True):
             runs[name], *_ = write_run_files(
@@ -159,22 +159,11 @@ def run(
         sheet, chart = out / "contact_sheet.png", out / "average_precision.png"
         aps = {int(f.feature_id): f.ap for f in evaluation.features}
         write_contact_sheet(
-            best.run, manifest, sheet, settings=settings, qrels=qrels, average_precisions=aps
+            best.run, manifest, sheet, settings=SETTINGS, qrels=qrels, average_precisions=aps
         )
         map_chart(evaluation, chart)
 
-        if clips is not None:
-            say_stage(f"Your own footage: {clips}")
-            own = load_archive(str(clips))
-            own_store = str(out / "own-scores")
-            own_scored = score_archive(
-                own, ensemble=ensemble, store_uri=own_store, settings=settings
-            )
-            print_score_summary(own_scored, own_store)
-            own_ranking = rank_archive(own_store, ensemble=ensemble, decode_id=settings.decode_id)
-            write_run_files(own_ranking.run, out / "runs" / "own", taxonomy=taxonomy, tag="own")
-            own_sheet = out / "own_contact_sheet.png"
-            write_contact_sheet(own_ranking.run, own, own_sheet, settings=settings)
+        own_sheet = None if clips is None else _score_own(clips, out=out, ensemble=ensemble)
 
     _print_evaluations(evaluations)
     summary = DemoSummary(
@@ -191,13 +180,26 @@ def run(
         {
             "contact sheet": summary.contact_sheet,
             "average precision": str(chart),
-            "your footage": str(out / "own_contact_sheet.png") if clips else None,
+            "your footage": own_sheet and str(own_sheet),
             "run": summary.run,
             "scores": f"{store}  (try: dsdi outcomes {store})",
             "seconds": summary.seconds,
         },
     )
     return summary
+
+
+def _score_own(clips: Path, *, out: Path, ensemble: EnsembleSpec) -> Path:
+    """Score, rank and show the user's own footage, all of it; gives the contact sheet."""
+    say_stage(f"Your own footage: {clips}")
+    manifest, store = load_archive(str(clips)), str(out / "own-scores")
+    scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=SETTINGS)
+    print_score_summary(scored, store)
+    ranking = rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id)
+    write_run_files(ranking.run, out / "runs" / "own", taxonomy=ensemble.taxonomy, tag="own")
+    sheet = out / "own_contact_sheet.png"
+    write_contact_sheet(ranking.run, manifest, sheet, settings=SETTINGS)
+    return sheet
 
 
 def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
