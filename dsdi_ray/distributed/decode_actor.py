@@ -14,6 +14,7 @@ from dsdi_ray.errors import FetchError
 from dsdi_ray.storage.local_copies import LocalCopies
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decode_process import DecodeProcess
+from dsdi_ray.vision.failures import short_reason
 
 T = TypeVar("T")
 
@@ -60,35 +61,40 @@ class DecodeClips:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for item in batch.to_pylist():
-            started = time.perf_counter()
             try:
-                path = self._copies.get(item["uri"], content_id=item["content_id"])
-            except FetchError as problem:
-                parts: Iterator[FrameChunk | DecodeOutcome] = iter(
-                    [DecodeOutcome(status="failed", error=str(problem), is_transient=True)]
-                )
-            else:
-                parts = self._decode(item, path)
-            fetch_seconds = time.perf_counter() - started
-            num_chunks = 0
-            for part, decode_seconds in _timed(parts):
-                row = {"work_id": item["work_id"], "decode_seconds": decode_seconds}
-                if isinstance(part, DecodeOutcome):
-                    told = {**asdict(part), "num_chunks": num_chunks}
-                    yield _row({**row, "outcome": told, "fetch_seconds": fetch_seconds})
-                    continue
-                num_chunks += 1
-                for size_px, frames in part.pixels.items():
-                    of_size = [m for m in item["member_ids"] if self._input_px[m] == size_px]
-                    row |= {
-                        "chunk_index": part.chunk_index,
-                        "frame_indices": part.frame_indices,
-                        "times_seconds": part.times_seconds,
-                        "member_ids": of_size,
-                        "size_px": size_px,
-                    }
-                    yield _row(row, frames)
-                    row["decode_seconds"] = None  # counted once
+                yield from self._rows(item)
+            except Exception as problem:  # of this node, as a scratch folder that cannot be made
+                reason = f"cannot be decoded: {short_reason(problem)}"
+                yield _row(_outcome(item, _not_now(reason), num_chunks=0))
+
+    def _rows(self, item: Mapping[str, Any]) -> Iterator[pa.Table]:
+        started = time.perf_counter()
+        try:
+            path = self._copies.get(item["uri"], content_id=item["content_id"])
+        except FetchError as problem:
+            parts: Iterator[FrameChunk | DecodeOutcome] = iter([_not_now(str(problem))])
+        else:
+            parts = self._decode(item, path)
+        fetch_seconds = time.perf_counter() - started
+        num_chunks = 0
+        for part, decode_seconds in _timed(parts):
+            if isinstance(part, DecodeOutcome):
+                times = {"decode_seconds": decode_seconds, "fetch_seconds": fetch_seconds}
+                yield _row(_outcome(item, part, num_chunks=num_chunks) | times)
+                continue
+            num_chunks += 1
+            row = {"work_id": item["work_id"], "decode_seconds": decode_seconds}
+            for size_px, frames in part.pixels.items():
+                of_size = [m for m in item["member_ids"] if self._input_px[m] == size_px]
+                row |= {
+                    "chunk_index": part.chunk_index,
+                    "frame_indices": part.frame_indices,
+                    "times_seconds": part.times_seconds,
+                    "member_ids": of_size,
+                    "size_px": size_px,
+                }
+                yield _row(row, frames)
+                row["decode_seconds"] = None  # counted once
 
     def _decode(self, item: Mapping[str, Any], path: Path) -> Iterator[FrameChunk | DecodeOutcome]:
         source = ClipSource(
@@ -98,6 +104,15 @@ class DecodeClips:
             end_seconds=item["end_seconds"],
         )
         return self._process.decode(source, sorted({self._input_px[m] for m in item["member_ids"]}))
+
+
+def _not_now(reason: str) -> DecodeOutcome:
+    """A failure that may pass."""
+    return DecodeOutcome(status="failed", error=reason, is_transient=True)
+
+
+def _outcome(item: Mapping[str, Any], outcome: DecodeOutcome, *, num_chunks: int) -> dict[str, Any]:
+    return {"work_id": item["work_id"], "outcome": {**asdict(outcome), "num_chunks": num_chunks}}
 
 
 def _row(facts: Mapping[str, Any], frames: NDArray[np.uint8] | None = None) -> pa.Table:

@@ -27,7 +27,7 @@ from dsdi_ray.storage.score_writer import ScoreWriter
 from dsdi_ray.vision.decode import DecodeSettings
 
 _KILLER = "the process that works on it dies each time (killed, or out of memory)"
-_CLIPS_PER_BLOCK = (None, 1, 1)  # of each pass; None: as many as share the work evenly
+_LEAST_PASSES = 3  # after which a pass that finishes no clip is the last one
 _MOST_KILLERS = (
     8  # where more clips all end their workers, and no clip does not, no clip is to blame
 )
@@ -169,14 +169,16 @@ class _ScoringJob:
 
     def run(self) -> None:
         """Score all work; where workers die in further passes, clip by clip."""
-        work = self.plan.work
+        work, num_passes = self.plan.work, 0
         with progress_bar(total=len(work), description="Scoring", unit="clip") as bar:
-            for clips_per_block in _CLIPS_PER_BLOCK:
-                for batch in self.scored(work, clips_per_block):
+            while len(work):
+                num_before = self.writer.num_clips
+                for batch in self.scored(work, 1 if num_passes else None):
                     self.times.add(batch)
                     num_done = self.writer.add(batch)
                     bar.set_postfix_str(self._facts(), refresh=False)
                     bar.update(num_done)
+                num_passes += 1
                 left = self.writer.undone()
                 if not self.writer.num_clips and len(left) > _MOST_KILLERS:
                     raise ResourceError(
@@ -184,10 +186,10 @@ class _ScoringJob:
                         "/tmp/ray/session_latest/logs, and give them more memory or fewer "
                         "--decoders and --scorers"
                     )
-                work = self.plan.work.take(left)
-                if not len(work):
+                if num_passes >= _LEAST_PASSES and self.writer.num_clips == num_before:
+                    bar.update(self.writer.give_up(left, reason=_KILLER))
                     break
-            bar.update(self.writer.give_up(left, reason=_KILLER))
+                work = self.plan.work.take(left)
         self.writer.flush()
 
     def is_large(self) -> bool:

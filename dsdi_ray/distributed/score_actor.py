@@ -1,7 +1,10 @@
 """The scoring actor of the scoring pipeline: holds the members, turns frames into logits."""
 
+import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,12 @@ SCORED_SCHEMA = pa.schema(
 
 
 class ScoreFrames:
-    """Scoring actor: holds the members; a chunk of frames becomes one row of logits per member."""
+    """Scoring actor: holds the members; a chunk of frames becomes one row of logits per member.
+
+    An error is the outcome of its clip where the members still score another picture. Where they do
+    not, as after an error of the GPU, the process ends: Ray starts it again, and its clips are done
+    again.
+    """
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class ScoreFrames:
 
         from dsdi_ray.distributed.members import load_member
         from dsdi_ray.vision.cpu_threads import LoneThreads
+        from dsdi_ray.vision.uploads import Uploads
 
         skip_last_collection()
         self._micro_batch, self._threads = micro_batch, None
@@ -54,13 +63,16 @@ class ScoreFrames:
             member_id: load_member(path, device=device, compile_network=compile_networks)
             for member_id, path in paths.items()
         }
+        self._upload = partial(Uploads, device=torch.device(device), micro_batch=micro_batch)
+        self._try_members()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for i in range(len(batch)):
             facts = batch.drop_columns("frames").slice(i, 1).to_pylist()[0]
             try:
                 rows = list(self._rows(facts, batch["frames"][i]))
-            except Exception as error:  # its clip's outcome, not the end of the job
+            except Exception as error:
+                self._end_if_broken()
                 rows = [{"work_id": facts["work_id"], "outcome": _failure(error)}]
             rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
             yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
@@ -73,11 +85,12 @@ class ScoreFrames:
             return
         side = chunk["size_px"]
         frames = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, side, side, 3)
+        pictures = frames if self._threads else self._upload(frames)
         shared = ("work_id", "chunk_index", "frame_indices", "times_seconds")
         for member_id in chunk["member_ids"]:
             started = time.perf_counter()
             logits = self._members[member_id].logits(
-                frames, micro_batch=self._micro_batch, threads=self._threads
+                pictures, micro_batch=self._micro_batch, threads=self._threads
             )
             if not np.isfinite(logits).all():
                 raise FloatingPointError(f"member {member_id} gives logits that are not finite")
@@ -87,6 +100,20 @@ class ScoreFrames:
                 "logits": logits.tobytes(),
                 "score_seconds": time.perf_counter() - started,
             }
+
+    def _try_members(self) -> None:
+        for member in self._members.values():
+            side = member.input_px
+            member.logits(
+                np.zeros((2, side, side, 3), np.uint8)
+            )  # of one, a compiler makes a special case
+
+    def _end_if_broken(self) -> None:
+        try:
+            self._try_members()
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

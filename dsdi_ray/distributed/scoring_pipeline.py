@@ -18,7 +18,7 @@ from ray.data import (
     ExecutionOptions,
     ExecutionResources,
 )
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from dsdi_ray.distributed.decode_actor import DecodeClips
@@ -33,8 +33,8 @@ _LEAST_BLOCK_BYTES = 2**20
 # Chunks of frames in the object store for each actor. Without a bound decoding that is quicker than
 # scoring would fill a third of the machine's memory.
 _CHUNKS_PER_ACTOR = 3
-_MAX_CLIPS_PER_BLOCK = 32  # more only in archives of more blocks than these:
-_MAX_BLOCKS = 10_000  # the driver holds 40 KB of each and takes 3 ms to make it
+_MAX_CLIPS_PER_BLOCK = 32
+_MAX_BLOCKS = 10_000  # comes first: the driver holds 40 KB of each and takes 3 ms to make it
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
 _RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
@@ -56,12 +56,15 @@ def build_scoring_dataset(
         ensemble: The members; all are loaded by every scoring actor.
         settings: How frames are sampled.
         pool: Actors.
-        clips_per_block: Work items that a decode actor takes at once; None for few enough to
-            share the work evenly.
+        clips_per_block: Work items that a decode actor takes at once, if the work is not very
+            large, and then a block at a time: an actor that dies takes no other block along. None
+            for few enough to share the work evenly, with a further block waiting at each actor.
     """
+    least = -(-len(work) // _MAX_BLOCKS)
+    num_in_flight = 1 if clips_per_block else None
     if clips_per_block is None:
-        most = max(_MAX_CLIPS_PER_BLOCK, -(-len(work) // _MAX_BLOCKS))
-        clips_per_block = max(1, min(most, len(work) // (pool.num_decoders * 8)))
+        clips_per_block = min(_MAX_CLIPS_PER_BLOCK, len(work) // (pool.num_decoders * 8))
+    clips_per_block = max(1, least, clips_per_block)
     sizes = {m.member_id: m.spec.input_px for m in ensemble.members}
     paths = {m.member_id: m.path for m in ensemble.members}
     device = "cuda" if pool.use_gpu else "cpu"
@@ -73,7 +76,9 @@ def build_scoring_dataset(
         .map_batches(
             DecodeClips,
             fn_constructor_args=(settings, sizes),
-            compute=ActorPoolStrategy(size=pool.num_decoders),
+            compute=ActorPoolStrategy(
+                size=pool.num_decoders, max_tasks_in_flight_per_actor=num_in_flight
+            ),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.cpus_per_actor,
@@ -88,7 +93,9 @@ def build_scoring_dataset(
                 "num_threads": pool.threads_per_scorer,
                 "compile_networks": pool.compile_networks,
             },
-            compute=ActorPoolStrategy(size=pool.num_scorers),
+            compute=ActorPoolStrategy(
+                size=pool.num_scorers, max_tasks_in_flight_per_actor=num_in_flight
+            ),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0 if pool.use_gpu else pool.cpus_per_actor,
@@ -107,7 +114,7 @@ def iterate_scored(
     pool: ScoringPool,
     clips_per_block: int | None = None,
 ) -> Iterator[pa.Table]:
-    """Run the pipeline; what a dead actor had in hand is left out, not an error.
+    """Run the pipeline; what a dead actor or a lost node had in hand is left out, not an error.
 
     Yields:
         Rows of :data:`dsdi_ray.distributed.score_actor.SCORED_SCHEMA`, in any order.
@@ -125,10 +132,21 @@ def iterate_scored(
             work, ensemble=ensemble, settings=settings, pool=pool, clips_per_block=clips_per_block
         )
         try:
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+            yield from _blocks(dataset)
         except RayActorError as error:
             reason = str(error).strip().splitlines()[0]
             raise ResourceError(f"workers die as they start: {reason}") from error
+
+
+def _blocks(dataset: Dataset) -> Iterator[pa.Table]:
+    """Blocks as they are done, less those that were lost with their node before they came here."""
+    for bundle in dataset.iter_internal_ref_bundles():
+        for reference in bundle.block_refs:
+            try:
+                block = ray.get(reference)
+            except ObjectLostError:
+                continue
+            yield block
 
 
 def _drop_traceback(record: logging.LogRecord) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dsdi_ray.distributed.session import ClusterResources, cluster_resources, resolve_use_gpu
+from dsdi_ray.errors import ResourceError
 
 _GPU_MICRO_BATCH = 32
 # From 16 pictures on PyTorch gives a lone thread's 1 x 1 convolutions to oneDNN. *Measured*, milliseconds
@@ -50,7 +51,8 @@ class ScoringPool:
         if self.use_gpu:
             return None
         resources = cluster_resources()
-        return max(1, int(resources.num_cpus // max(self.num_scorers, resources.num_nodes)))
+        num_nodes = len(resources.nodes_with("CPU"))
+        return max(1, int(resources.num_cpus // max(self.num_scorers, num_nodes)))
 
     def limited_to(self, num_work_items: int) -> Self:
         """Without the decode actors that would have nothing to do: a clip is decoded by one."""
@@ -68,10 +70,14 @@ def scoring_pool(
     """Size the pools from the cluster, as far as they are not given.
 
     Raises:
-        ResourceError: If GPUs are asked for and there are none.
+        ResourceError: If GPUs are asked for and there are none, or the cluster has no core.
     """
     on_gpu = resolve_use_gpu(use_gpu)
     resources = cluster_resources()
+    if resources.num_cpus < 1:
+        raise ResourceError(
+            f"no node of the cluster ({len(resources.nodes)}) has a core for work: start one first"
+        )
     return ScoringPool(
         num_decoders=num_decoders or max(1, int(resources.num_cpus)),
         num_scorers=num_scorers or default_scorers(resources, use_gpu=on_gpu),
@@ -85,4 +91,5 @@ def default_scorers(resources: ClusterResources, *, use_gpu: bool) -> int:
     """One per GPU; without GPUs one per four cores, and at least one per node."""
     if use_gpu:
         return int(resources.num_gpus)
-    return max(resources.num_nodes, math.ceil(resources.num_cpus / _THREADS_PER_SCORER))
+    num_nodes = len(resources.nodes_with("CPU"))
+    return max(num_nodes, math.ceil(resources.num_cpus / _THREADS_PER_SCORER))

@@ -49,8 +49,11 @@ class ScoringTimes:
     def limited_by(self) -> str:
         """The stage that the others waited for."""
         shares = self.shares()
-        busiest = max(shares, key=lambda stage: shares[stage])
-        return busiest if shares[busiest] > _BUSY else "start-up and coordination"
+        # A decode actor fetches and decodes, one after the other.
+        longer = max("fetch", "decode", key=lambda stage: shares[stage])
+        busy = {longer: shares["fetch"] + shares["decode"], "score": shares["score"]}
+        busiest = max(busy, key=lambda stage: busy[stage])
+        return busiest if busy[busiest] > _BUSY else "start-up and coordination"
 
     def estimate_seconds(self, *, num_frames: float, files_per_file_seen: float) -> float | None:
         """How long all of the work takes all actors, going by what was seen, without start-up.

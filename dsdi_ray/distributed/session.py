@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,17 +20,27 @@ _QUIET_LOGGERS = ("ray.data", "ray.tune", "ray.train")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterResources:
-    """What the Ray that this process is connected to offers in all.
+    """What the Ray that this process is connected to offers.
 
     Attributes:
-        num_cpus: Logical CPU cores of all nodes.
-        num_gpus: Logical GPUs of all nodes.
-        num_nodes: Nodes that are alive.
+        nodes: Resources of each node that is alive.
     """
 
-    num_cpus: float
-    num_gpus: float
-    num_nodes: int
+    nodes: Sequence[Mapping[str, float]]
+
+    @property
+    def num_cpus(self) -> float:
+        """Logical CPU cores of all nodes."""
+        return sum(node.get("CPU", 0.0) for node in self.nodes)
+
+    @property
+    def num_gpus(self) -> float:
+        """Logical GPUs of all nodes."""
+        return sum(node.get("GPU", 0.0) for node in self.nodes)
+
+    def nodes_with(self, kind: str) -> list[Mapping[str, float]]:
+        """Nodes with at least one ``CPU`` or ``GPU``; a cluster's head often has neither for work."""
+        return [node for node in self.nodes if node.get(kind, 0.0) >= 1]
 
 
 @contextmanager
@@ -75,12 +85,7 @@ def ray_session(
 
 def cluster_resources() -> ClusterResources:
     """Resources of the cluster that this process is connected to."""
-    resources = ray.cluster_resources()
-    return ClusterResources(
-        num_cpus=resources.get("CPU", 0.0),
-        num_gpus=resources.get("GPU", 0.0),
-        num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
-    )
+    return ClusterResources(nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def resolve_use_gpu(requested: bool | None) -> bool:
@@ -95,7 +100,7 @@ def resolve_use_gpu(requested: bool | None) -> bool:
         return resources.num_gpus >= 1
     if requested and resources.num_gpus < 1:
         raise ResourceError(
-            f"a GPU was asked for, but Ray sees none ({resources.num_nodes} node(s), "
+            f"a GPU was asked for, but Ray sees none ({len(resources.nodes)} node(s), "
             f"{resources.num_cpus:g} CPUs); leave the option out to run on the CPU"
         )
     return requested

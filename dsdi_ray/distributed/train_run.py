@@ -47,7 +47,7 @@ def run_workers(
         WorkerGroupError: If workers die again and again.
     """
     os.environ.setdefault(*_POLLS)
-    if cluster_resources().num_nodes == 1:
+    if len(cluster_resources().nodes) == 1:
         os.environ.setdefault(*_NO_WATCHER)
     trainer = TorchTrainer(
         train_loop,

@@ -42,9 +42,10 @@ def worker_shares(num_workers: int, use_gpu: bool | None, *, num_runs: int) -> W
         raise ResourceError(
             f"--workers must be from 1 to {available:g} here ({kind}s), got {num_workers}"
         )
-    per_node = max(1.0, resources.num_cpus / resources.num_nodes)
-    workers_per_node = -(-num_workers * num_runs // resources.num_nodes)
-    cpus = max(1, int(per_node // workers_per_node))
+    nodes = resources.nodes_with("GPU" if on_gpu else "CPU")
+    cpus_per_node = sum(node.get("CPU", 0.0) for node in nodes) / len(nodes)
+    workers_per_node = -(-num_workers * num_runs // len(nodes))
+    cpus = max(1, int(cpus_per_node // workers_per_node))
     if on_gpu:
         num_loaders = min(_MAX_LOADERS, cpus - 1)
         return WorkerShares(use_gpu=True, num_threads=None, num_loaders=num_loaders)

@@ -1,5 +1,6 @@
 """A member's forward pass: uint8 pictures in, float32 logits out."""
 
+import sys
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from dsdi_ray.vision.cpu_threads import LoneThreads
 from dsdi_ray.vision.precision import autocast
+from dsdi_ray.vision.uploads import Uploads
 
 
 class Normalize(nn.Module):
@@ -60,13 +62,11 @@ class Member:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         network = backbone.eval().to(self._device).to(memory_format=layout)
         self._network = torch.compile(network, dynamic=True) if compile_network else network
-        # Frames go up beside the forward pass of those before them.
-        is_cuda = self._device.type == "cuda"
-        self._uploads = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
+        self._most_per_pass = sys.maxsize
 
     def logits(
         self,
-        frames: NDArray[np.uint8],
+        frames: NDArray[np.uint8] | Uploads,
         *,
         micro_batch: int = 32,
         threads: LoneThreads | None = None,
@@ -76,7 +76,8 @@ class Member:
         Where a GPU's memory does not do for a micro-batch, it is halved.
 
         Args:
-            frames: RGB, ``[T, S, S, 3]`` with S the ``input_px``; may be read-only.
+            frames: RGB, ``[T, S, S, 3]`` with S the ``input_px``; may be read-only. Members of one
+                size on one device can share what was uploaded once.
             micro_batch: Frames per forward pass.
             threads: Threads that run forward passes beside each other, on a CPU.
 
@@ -87,36 +88,30 @@ class Member:
             ValueError: If the frames are of another size.
         """
         side = self.input_px
-        if frames.ndim != 4 or frames.shape[1:] != (side, side, 3):
+        if len(frames.shape) != 4 or frames.shape[1:] != (side, side, 3):
             raise ValueError(f"frames must be [T, {side}, {side}, 3], got {list(frames.shape)}")
-        if threads is not None:
+        if threads is not None and isinstance(frames, np.ndarray):
             sizes = threads.pass_sizes(len(frames), micro_batch=micro_batch)
             parts = [frames[i:j] for i, j in pairwise(accumulate(sizes, initial=0))]
             return torch.cat(list(threads.map(self._forward, parts))).numpy()
+        if isinstance(frames, np.ndarray):
+            frames = Uploads(frames, device=self._device, micro_batch=micro_batch)
         while True:
-            parts = [frames[i : i + micro_batch] for i in range(0, len(frames), micro_batch)]
+            most = min(micro_batch, self._most_per_pass)
             try:
-                logits = torch.cat([self._forward(part) for part in parts])
+                passes = (p[i : i + most] for p in frames for i in range(0, len(p), most))
+                logits = torch.cat([self._forward(one) for one in passes])
                 return np.asarray(logits.cpu().numpy(), dtype=np.float32)
             except torch.OutOfMemoryError:
-                if micro_batch == 1:
+                if most == 1:
                     raise
             torch.cuda.empty_cache()
-            micro_batch //= 2
+            self._most_per_pass = most // 2  # what did not fit once does not fit the next time
 
     @torch.inference_mode()
-    def _forward(self, frames: NDArray[np.uint8]) -> Tensor:
-        pictures = self._upload(torch.from_numpy(frames.copy())).permute(0, 3, 1, 2)
+    def _forward(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
+        if isinstance(frames, np.ndarray):
+            frames = torch.from_numpy(frames.copy())
         with autocast(self._device):
-            logits: Tensor = self._network(self._normalize(pictures))
+            logits: Tensor = self._network(self._normalize(frames.permute(0, 3, 1, 2)))
         return logits.float()
-
-    def _upload(self, pictures: Tensor) -> Tensor:
-        if self._uploads is None:
-            return pictures
-        with torch.cuda.stream(self._uploads):
-            uploaded = pictures.pin_memory().to(self._device, non_blocking=True)
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_stream(self._uploads)
-        uploaded.record_stream(computing)
-        return uploaded

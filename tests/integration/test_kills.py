@@ -168,7 +168,7 @@ def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_othe
     uri, folder = str(tmp_path / "scores"), tmp_path / "footage"
     folder.mkdir()
     shutil.copy(long_clip, folder)
-    Image.new("RGB", (300, 200), (200, 30, 30)).save(folder / "a-photo.jpg")
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(folder / "z-photo.jpg")
     archive = load_archive(str(folder))
     alone = ScoringPool(num_decoders=1, num_scorers=1, use_gpu=False, micro_batch=8)
 
@@ -176,7 +176,7 @@ def test_a_clip_that_takes_its_worker_along_each_time_is_an_outcome_and_the_othe
         score_archive(archive, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=alone)
     assert len(killed) == 3
     outcomes = {o["clip_id"]: o for o in ScoreStore.open(uri).latest_outcomes().to_pylist()}
-    assert outcomes["a-photo"]["status"] == "ok"
+    assert outcomes["z-photo"]["status"] == "ok"
     assert outcomes["long"]["status"] == "failed"
     assert "dies each time" in outcomes["long"]["error"]
 
@@ -333,6 +333,50 @@ def lose_a_node(manifest: str, ensemble: str, store: str) -> None:
     ray.shutdown()
     cluster.shutdown()
     print(json.dumps(result))
+
+
+def test_a_scored_block_that_is_lost_with_its_node_is_left_out_for_the_next_pass() -> None:
+    facts = run_cluster("test_kills.lose_blocks")
+    assert 2 < facts["num_blocks"] < 20
+
+
+def lose_blocks() -> None:
+    """Lose the node that holds finished blocks, too large to be sent at once, while the driver writes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from dsdi_ray.distributed.scoring_pipeline import _blocks
+
+    limits = {"object_store_memory": 200 * 2**20}
+    head = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head | limits)
+    node = cluster.add_node(num_cpus=1, resources={"far": 1}, **limits)
+    ray.init(address=cluster.address, log_to_driver=False)
+    ray.data.DataContext.get_current().max_errored_blocks = -1
+    dataset = ray.data.range(20, override_num_blocks=20).map_batches(
+        LargeBlocks,
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=0,
+        resources={"far": 1},
+        max_restarts=-1,
+        max_task_retries=0,
+    )
+    num_blocks = 0
+    for num_blocks, _ in enumerate(_blocks(dataset), start=1):
+        if num_blocks == 2:
+            time.sleep(3)
+            cluster.remove_node(node, allow_graceful=False)
+            time.sleep(4)
+            cluster.add_node(num_cpus=1, resources={"far": 1}, **limits)
+    ray.shutdown()
+    cluster.shutdown()
+    print(json.dumps({"num_blocks": num_blocks}))
+
+
+class LargeBlocks:
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(0.2)
+        return {"id": batch["id"], "logits": np.zeros((len(batch["id"]), 200_000), np.uint8)}
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:

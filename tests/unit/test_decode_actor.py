@@ -60,6 +60,20 @@ def test_another_file_or_none_fails_for_now_and_the_next_clip_is_decoded(clip, n
     assert last["outcome"]["status"] == "ok"
 
 
+def test_a_node_that_is_not_set_up_fails_the_clip_for_now_with_the_reason(clip, monkeypatch):
+    with file_server(clip.parent) as server:
+        uri = f"{server.url}/a.mp4"
+        far = {"uri": uri, "content_id": remote_content_id(open_remote(uri))}
+        monkeypatch.setenv("DSDI_SCRATCH_GIB", "lots")
+        first, *_, last = decode(
+            far,
+            {"uri": str(clip), "content_id": content_id(clip)},
+        )
+    reason = "cannot be decoded: DSDI_SCRATCH_GIB must be a number above 0, got 'lots'"
+    assert (first["outcome"]["error"], first["outcome"]["is_transient"]) == (reason, True)
+    assert last["outcome"]["status"] == "ok"
+
+
 def test_a_server_that_is_down_fails_for_now(clip):
     with file_server(clip.parent) as server:
         server.faults = {"a.mp4": [502]}

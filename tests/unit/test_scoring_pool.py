@@ -13,12 +13,13 @@ from dsdi_ray.distributed.session import ClusterResources
 def test_without_gpus_four_cores_share_a_scorer_and_no_node_is_without(
     num_cpus, num_nodes, num_scorers
 ):
-    cluster = ClusterResources(num_cpus=num_cpus, num_gpus=0, num_nodes=num_nodes)
+    head = {"CPU": 0.0}  # kept free of work
+    cluster = ClusterResources(nodes=[head] + [{"CPU": num_cpus / num_nodes}] * num_nodes)
     assert default_scorers(cluster, use_gpu=False) == num_scorers
 
 
 def test_each_gpu_has_a_scorer():
-    cluster = ClusterResources(num_cpus=64, num_gpus=8, num_nodes=2)
+    cluster = ClusterResources(nodes=[{"CPU": 32.0, "GPU": 4.0}] * 2)
     assert default_scorers(cluster, use_gpu=True) == 8
 
 
