@@ -8,16 +8,17 @@ from dsdi_ray.cli.output import duration, print_facts
 
 if TYPE_CHECKING:
     from dsdi_ray.distributed.score import ScoreSummary
+    from dsdi_ray.distributed.scoring_pool import ScoringPool
     from dsdi_ray.storage.score_plan import ScoringPlan
 
 
-def print_plan(plan: "ScoringPlan", estimated_seconds: float | None) -> None:
+def print_plan(plan: "ScoringPlan", pool: "ScoringPool", estimated_seconds: float | None) -> None:
     """Say what a scoring job has to do, before it begins."""
     estimate = duration(estimated_seconds)
     typer.echo(
         f"{len(plan.manifest):,} clips; (clip, member) pairs: {plan.num_pairs_present:,} in the "
         f"store, {plan.num_pairs_missing:,} missing; {plan.num_work_items:,} clips to decode, "
-        f"{plan.footage_hours:.3f} h of footage"
+        f"{plan.footage_hours:.3f} h of footage; {pool}"
         + (f"; estimated time {estimate}" if estimate else ""),
         err=True,
     )

@@ -87,7 +87,7 @@ def score_archive(
     pool: ScoringPool | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
-    on_plan: Callable[[ScoringPlan, float | None], None] | None = None,
+    on_plan: Callable[[ScoringPlan, ScoringPool, float | None], None] | None = None,
 ) -> ScoreSummary:
     """Bring a store up to date: every clip of the manifest scored by every member.
 
@@ -103,7 +103,8 @@ def score_archive(
         pool: Actors; None sizes them from the cluster.
         retry_failed: Decode clips again that failed before.
         dry_run: Only say what would be done, and try a few clips to say how long it would take.
-        on_plan: Told what there is to do before it begins, and the estimated seconds, if any.
+        on_plan: Told what there is to do before it begins, by whom, and the estimated seconds, if
+            any.
 
     Raises:
         TaxonomyError: If the store is of another taxonomy than the ensemble.
@@ -126,7 +127,7 @@ def score_archive(
     if plan.num_work_items and (dry_run or job.is_large()):
         estimated_seconds = job.estimate_seconds()
     if on_plan is not None:
-        on_plan(plan, estimated_seconds)
+        on_plan(plan, pool, estimated_seconds)
     if not dry_run:
         writer.record_without_decoding()
         if plan.num_work_items:

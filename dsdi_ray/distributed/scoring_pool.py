@@ -54,6 +54,11 @@ class ScoringPool:
         num_nodes = len(resources.nodes_with("CPU"))
         return max(1, int(resources.num_cpus // max(self.num_scorers, num_nodes)))
 
+    def __str__(self) -> str:
+        """In words, for people."""
+        where = "GPUs" if self.use_gpu else "CPUs"
+        return f"decoders: {self.num_decoders}, scorers: {self.num_scorers} on {where}"
+
     def limited_to(self, num_work_items: int) -> Self:
         """Without the decode actors that would have nothing to do: a clip is decoded by one."""
         return replace(self, num_decoders=max(1, min(self.num_decoders, num_work_items)))

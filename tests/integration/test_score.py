@@ -71,7 +71,7 @@ def large_job(
             ensemble=ensemble.only(0),
             store_uri=uri,
             settings=SETTINGS,
-            on_plan=lambda plan, seconds: told.append((plan.num_pairs_missing, seconds)),
+            on_plan=lambda plan, _, seconds: told.append((plan.num_pairs_missing, seconds)),
         )
     return uri, summary, told
 
