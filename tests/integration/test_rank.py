@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dsdi_ray.distributed.rank import rank_archive, rank_systems
@@ -77,6 +78,21 @@ def test_clips_whose_logits_are_lost_are_left_out_and_counted(tmp_path: Path) ->
     (ranking,) = rank_systems(store.uri, [ensemble_of("m")], decode_id="d")
     assert ranking.run["clip_id"].to_pylist() == ["a", "c"] * 2
     assert (ranking.num_clips, ranking.unranked) == (2, {LOST: 1})
+
+
+def test_clips_that_the_store_has_never_seen_are_counted(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "scores")
+    asked = pa.chunked_array([["b", "new"], ["newer", "a"]])
+    ranking = rank_archive(store.uri, ensemble=ensemble_of("m"), decode_id="d", clip_ids=asked)
+    assert ranking.run["clip_id"].to_pylist() == ["a", "b"] * 2
+    assert ranking.unranked == {"not in the store (run `dsdi score`)": 2}
+    with pytest.raises(DataError, match="no clip to rank: 1 not in the store"):
+        rank_archive(
+            store.uri,
+            ensemble=ensemble_of("m"),
+            decode_id="d",
+            clip_ids=pa.chunked_array([["new"]]),
+        )
 
 
 def test_a_store_that_lost_all_its_logits_has_no_clip_to_rank(tmp_path: Path) -> None:
