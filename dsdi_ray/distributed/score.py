@@ -130,7 +130,8 @@ def score_archive(
     if not dry_run:
         writer.record_without_decoding()
         if plan.num_work_items:
-            job.run()
+            with writer:
+                job.run()
     clip_ids = plan.manifest["clip_id"]
     counts = store.read_outcomes(
         lambda dataset: count_outcomes(dataset, clip_ids, settings.decode_id)
@@ -188,7 +189,6 @@ class _ScoringJob:
                 if not len(work):
                     break
             bar.update(self.writer.give_up(left, reason=_KILLER))
-        self.writer.flush()
 
     def is_large(self) -> bool:
         """Whether trying a few clips costs little against the work."""
