@@ -145,7 +145,12 @@ def run(
         systems = {"ensemble": ensemble} | {
             name: ensemble.only(i) for i, name in enumerate(MEMBERS)
         }
-        rankings = rank_systems(store, list(systems.values()), decode_id=SETTINGS.decode_id)
+        rankings = rank_systems(
+            store,
+            list(systems.values()),
+            decode_id=SETTINGS.decode_id,
+            clip_ids=manifest["clip_id"],
+        )
         evaluations, runs = {}, {}
         for name, ranking in zip(systems, rankings, strict=True):
             runs[name], *_ = write_run_files(
@@ -195,7 +200,9 @@ def _score_own(clips: Path, *, out: Path, ensemble: EnsembleSpec) -> Path:
     manifest, store = load_archive(str(clips)), str(out / "own-scores")
     scored = score_archive(manifest, ensemble=ensemble, store_uri=store, settings=SETTINGS)
     print_score_summary(scored, store)
-    ranking = rank_archive(store, ensemble=ensemble, decode_id=SETTINGS.decode_id)
+    ranking = rank_archive(
+        store, ensemble=ensemble, decode_id=SETTINGS.decode_id, clip_ids=manifest["clip_id"]
+    )
     write_run_files(ranking.run, out / "runs" / "own", taxonomy=ensemble.taxonomy, tag="own")
     sheet = out / "own_contact_sheet.png"
     write_contact_sheet(ranking.run, manifest, sheet, settings=SETTINGS)

@@ -146,6 +146,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
                 store_uri=store,
                 decode_id=PAPER_SETTINGS.decode_id,
                 scores_id=scores_identity(manifest, scored),
+                clip_ids=manifest["clip_id"],
                 taxonomy=taxonomy,
             )
 

@@ -104,7 +104,13 @@ def run(
         print_score_summary(scored, store)
 
         say_stage("3/3 Rank the clips for each feature (dsdi rank)")
-        ranking = rank_archive(store, ensemble=members, decode_id=settings.decode_id, pool=pool)
+        ranking = rank_archive(
+            store,
+            ensemble=members,
+            decode_id=settings.decode_id,
+            pool=pool,
+            clip_ids=manifest["clip_id"],
+        )
 
     files = write_run_files(
         ranking.run,

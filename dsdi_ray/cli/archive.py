@@ -6,15 +6,22 @@ from typing import Annotated
 import typer
 
 from dsdi_ray.cli.options import MAX_TIMEOUT_SECONDS, Address, Fps, Json, bounded
-from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
-from dsdi_ray.cli.scoring_output import print_plan, print_score_summary
+from dsdi_ray.cli.output import json_alone, print_facts, print_json
+from dsdi_ray.cli.scoring_output import (
+    MAX_OUTCOMES,
+    print_outcomes,
+    print_plan,
+    print_score_summary,
+)
 from dsdi_ray.errors import UserError
 
 EXIT_CLIPS_FAILED = 3
 _NUM_REASONS = 5
-_OUTCOME_COLUMNS = (
+_OUTCOME_COLUMNS = [
     "clip_id", "uri", "status", "error", "decoder", "frames_expected", "frames_scored", "attempts",
-)  # fmt: skip
+    "note", "content_id", "span", "member_ids", "seconds", "finished_at", "seconds_covered",
+    "is_transient",
+]  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -184,9 +191,14 @@ def outcomes(
     status: Annotated[
         str | None, typer.Option("--status", help="Only ok, partial or failed ones.")
     ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"List every clip, not the first {MAX_OUTCOMES} alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what became of every clip: ok, partial or failed, and why.
+    """Say what became of the clips: how many are ok, partial or failed and why, then clip by clip.
+
+    --json has every clip.
 
     Example: dsdi outcomes scores/ --status failed
     """
@@ -199,26 +211,7 @@ def outcomes(
     latest = ScoreStore.open(store).latest_outcomes()
     if status:
         latest = latest.filter(pc.field("status") == status)
-    rows = latest.to_pylist()
     if as_json:
-        extra = (
-            "note", "content_id", "span", "member_ids", "seconds", "finished_at",
-            "seconds_covered", "is_transient",
-        )  # fmt: skip
-        print_json([{name: row[name] for name in (*_OUTCOME_COLUMNS, *extra)} for row in rows])
-        return
-    print_table(
-        ["clip", "status", "frames", "decoder", "attempts", "reason"],
-        [
-            [
-                row["clip_id"],
-                row["status"],
-                f"{row['frames_scored']}/{row['frames_expected']}",
-                row["decoder"],
-                row["attempts"],
-                row["error"] or row["note"] or "",
-            ]
-            for row in rows
-        ],
-    )
-    typer.echo(f"{len(rows)} clips")
+        print_json(latest.select(_OUTCOME_COLUMNS).to_pylist())
+    else:
+        print_outcomes(latest, max_rows=len(latest) if show_all else MAX_OUTCOMES)

@@ -1,15 +1,20 @@
-"""What there is to score, and what a scoring job did, for people."""
+"""What there is to score, what a scoring job did and what became of the clips, for people."""
 
 from typing import TYPE_CHECKING
 
 import typer
 
-from dsdi_ray.cli.output import duration, print_facts
+from dsdi_ray.cli.output import duration, print_facts, print_table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dsdi_ray.distributed.score import ScoreSummary
     from dsdi_ray.distributed.scoring_pool import ScoringPool
     from dsdi_ray.storage.score_plan import ScoringPlan
+
+MAX_OUTCOMES = 100  # a table of thousands takes seconds and is read by nobody
+_MAX_REASONS = 20
 
 
 def print_plan(plan: "ScoringPlan", pool: "ScoringPool", estimated_seconds: float | None) -> None:
@@ -58,3 +63,49 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
     )
     for reason, count in sorted(summary.reasons.items(), key=lambda item: -item[1]):
         typer.echo(f"    failed {count:>5}  {reason}")
+
+
+def print_outcomes(outcomes: "pa.Table", *, max_rows: int) -> None:
+    """Print how many clips came out how and why, then the first of them one by one.
+
+    Args:
+        outcomes: One row per clip, of :data:`~dsdi_ray.storage.score_rows.OUTCOME_SCHEMA`.
+        max_rows: So many are listed.
+    """
+    typer.echo(f"{len(outcomes):,} clips")
+    counted = _counted(outcomes)
+    for status, reason, count in counted[:_MAX_REASONS]:
+        typer.echo(f"    {status:<7} {count:>9,}  {reason}".rstrip())
+    if len(counted) > _MAX_REASONS:
+        typer.echo(f"    {len(counted) - _MAX_REASONS:,} more reasons: see --json")
+    rows = outcomes.slice(0, max_rows).to_pylist()
+    print_table(
+        ["clip", "status", "frames", "decoder", "attempts", "reason"],
+        [
+            [
+                row["clip_id"],
+                row["status"],
+                f"{row['frames_scored']}/{row['frames_expected']}",
+                row["decoder"],
+                row["attempts"],
+                row["error"] or row["note"] or "",
+            ]
+            for row in rows
+        ],
+    )
+    if len(outcomes) > len(rows):
+        typer.echo(f"{len(outcomes) - len(rows):,} more clips: --all lists them, --json too")
+
+
+def _counted(outcomes: "pa.Table") -> list[tuple[str, str, int]]:
+    """Statuses and reasons with the number of their clips, the most common ones first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    reasons = pc.coalesce(outcomes["error"], outcomes["note"], pa.scalar(""))
+    told = pa.table({"status": outcomes["status"], "reason": reasons})
+    counts = told.group_by(["status", "reason"]).aggregate([([], "count_all")])
+    ordered = counts.sort_by(
+        [("count_all", "descending"), ("status", "ascending"), ("reason", "ascending")]
+    )
+    return [(row["status"], row["reason"], row["count_all"]) for row in ordered.to_pylist()]

@@ -1,6 +1,5 @@
 """``dsdi store verify``, ``compact`` and ``gc``: look after a score store."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -102,7 +101,10 @@ def compact(store: StoreArgument, dry_run: DryRun = False, as_json: Json = False
 def gc(
     store: StoreArgument,
     keep: Annotated[
-        list[Path], typer.Option("--keep", "-k", help="Ensemble whose members stay; repeatable.")
+        list[str],
+        typer.Option(
+            "--keep", "-k", help="Ensemble whose members stay: folder or URI; repeatable."
+        ),
     ],
     keep_fps: Annotated[
         list[float] | None,

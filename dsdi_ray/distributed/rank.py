@@ -65,7 +65,7 @@ def rank_archive(
         top: Clips kept per feature, all where None.
         min_coverage: Clips of which a smaller share of the expected frames decoded are left out,
             0 to 1.
-        clip_ids: Clips to rank, of those that the store has; all where None.
+        clip_ids: Clips to rank; those that the store lacks are counted. All that it has where None.
 
     Raises:
         ConfigError: If there is no such pool or order, or min_coverage is out of range.
@@ -166,10 +166,13 @@ def _rankable_clips(
     outcomes = store.outcomes(
         ["clip_id", *KEY, "decode_id", "status", "frames_expected", "frames_scored", "finished_at"]
     )
-    if clip_ids is not None:
-        outcomes = outcomes.filter(pc.is_in(outcomes["clip_id"], value_set=clip_ids))
-    newest = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
     unranked: Counter[str] = Counter()
+    if clip_ids is not None:
+        asked = pc.unique(clip_ids)
+        outcomes = outcomes.filter(pc.is_in(outcomes["clip_id"], value_set=asked))
+        num_known = pc.count_distinct(outcomes["clip_id"]).as_py()
+        unranked["not in the store (run `dsdi score`)"] = len(asked) - num_known
+    newest = newest_per_clip(outcomes.filter(pc.field("decode_id") == decode_id))
     other = newest_per_clip(outcomes).filter(~_is_clip_of(newest))
     unranked["scored under other settings (see --fps)"] = len(other)
     contents = pc.unique(content_keys(newest)).drop_null()

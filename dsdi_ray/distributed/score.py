@@ -131,7 +131,8 @@ def score_archive(
     if not dry_run:
         writer.record_without_decoding()
         if plan.num_work_items:
-            job.run()
+            with writer:
+                job.run()
     clip_ids = plan.manifest["clip_id"]
     counts = store.read_outcomes(
         lambda dataset: count_outcomes(dataset, clip_ids, settings.decode_id)
@@ -191,7 +192,6 @@ class _ScoringJob:
                     bar.update(self.writer.give_up(left, reason=_KILLER))
                     break
                 work = self.plan.work.take(left)
-        self.writer.flush()
 
     def is_large(self) -> bool:
         """Whether trying a few clips costs little against the work."""

@@ -56,16 +56,18 @@ def rank_all(
     store_uri: str,
     decode_id: str,
     scores_id: str,
+    clip_ids: pa.ChunkedArray,
     taxonomy: Taxonomy,
 ) -> dict[str, pa.Table]:
-    """Rank the clips of a store with each system; runs that are there of the same scores are kept.
+    """Rank clips of a store with each system; runs that are there of the same scores are kept.
 
     Args:
         systems: Ensembles by the name of their run.
         out: Folder of the runs' folders.
         store_uri: Store.
         decode_id: Settings under which the clips were scored.
-        scores_id: See :func:`scores_identity`.
+        scores_id: See :func:`scores_identity`, which is of the same clips.
+        clip_ids: Clips to rank; the store may have others.
         taxonomy: Of the store.
 
     Returns:
@@ -81,6 +83,7 @@ def rank_all(
             "pool": _POOL,
             "order": _ORDER,
             "scores_id": scores_id,
+            "num_clips_asked": str(len(clip_ids)),
         }
         for name, ensemble in systems.items()
     }
@@ -97,6 +100,7 @@ def rank_all(
             pool=_POOL,
             order=_ORDER,
             top=None,  # a fusion may raise a clip that is far down here
+            clip_ids=clip_ids,
         )
         by_members = dict(zip(distinct, rankings, strict=True))
         for name in left:

@@ -25,9 +25,11 @@ from dsdi_ray.storage.bundles import MemberSpec
 from dsdi_ray.storage.member_weights import write_member
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
+from dsdi_ray.storage.unfinished import unfinished_beside
 from dsdi_ray.storage.validation_logits import ValidationLogits, write_validation
 from dsdi_ray.vision.backbones import Preprocessing
 
+_ID_CHARACTERS = 8
 LAST, SNAPSHOTS = "last", "snapshots"
 _METRICS = ("epoch", "train_loss", "validation_loss", "lrap", "map")
 
@@ -111,9 +113,9 @@ def write_bundles(
     last = checkpoints.read(recipe.epochs)
     history: Sequence[Mapping[str, Any]] = last.history
     best = checkpoints.read(selected_epoch(history, recipe.selection))
-    for torn in out.parent.glob(f".{out.name}.*.tmp"):
+    for torn in unfinished_beside(out, num_id_characters=_ID_CHARACTERS, suffix="tmp"):
         shutil.rmtree(torn)
-    staging = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    staging = out.with_name(f".{out.name}.{uuid.uuid4().hex[:_ID_CHARACTERS]}.tmp")
     spec = trained.write(staging, best)
     trained.write(staging / LAST, last)
     cycles = recipe.schedule.cycles

@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,20 +125,21 @@ def fetch(
         FetchError: If it cannot be read, changes meanwhile, or there is no room for it.
     """
     size = file.size
-    ranges: list[tuple[int, int | None]] = [(0, size)]
+    ranges = [] if size is None else [(0, size)]
     if edge_bytes is not None and file.has_ranges and size is not None and size > 2 * edge_bytes:
         ranges = [(0, edge_bytes), (size - edge_bytes, size)]
-    num_bytes = sum((stop or 0) - start for start, stop in ranges)
-    path = scratch.new_path(path_in(uri).suffix[:_SUFFIX_CHARACTERS], num_bytes=num_bytes)
+    path = scratch.new_file(path_in(uri).suffix[:_SUFFIX_CHARACTERS], ranges)
+    parts: Sequence[tuple[int, int | None]] = ranges or [(0, None)]
     known = content_ids.remote_content_id(file)
     try:
-        with path.open("wb") as out:
-            for start, stop in ranges:
+        with path.open("r+b") as out:  # keeps the room that is taken
+            for start, stop in parts:
                 out.seek(start)
                 file.copy_to(out, start, stop)
+            out.truncate()
         if content_ids.remote_content_id(open_remote(uri)) != known:
             raise OSError("it changed meanwhile")
-        return LocalCopy(path, known or content_ids.content_id(path), is_whole=len(ranges) == 1)
+        return LocalCopy(path, known or content_ids.content_id(path), is_whole=len(parts) == 1)
     except Exception as error:
         path.unlink(missing_ok=True)
         raise FetchError(f"cannot be fetched: {short_reason(error)}") from error

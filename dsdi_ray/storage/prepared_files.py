@@ -29,6 +29,7 @@ from dsdi_ray.storage.prepared import (
     PreparedSet,
     labels_matrix,
 )
+from dsdi_ray.storage.unfinished import unfinished_beside
 from dsdi_ray.taxonomy import Taxonomy
 
 STORED, MISSING, UNREADABLE, UNFETCHED = "stored", "missing", "unreadable", "unfetched"
@@ -66,7 +67,7 @@ class PartialSet:
 
     def begin(self, out: Path) -> None:
         """Make the folder; parts of other sets that were to go to the same place are removed."""
-        for other in out.parent.glob(f".{out.name}.*.partial"):
+        for other in unfinished_beside(out, num_id_characters=_ID_CHARACTERS, suffix="partial"):
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -5,17 +5,22 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from dsdi_ray.errors import StoreError
 from dsdi_ray.storage.score_plan import ScoringPlan
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, frame_rows
 from dsdi_ray.storage.score_store import ScoreStore
 
-_FLUSH_BYTES = 16 * 2**20
-_FLUSH_SECONDS = 5.0
+_MAX_BYTES = 128 * 2**20  # that wait to be written
+_OUTCOME_BYTES = 4 * 2**10  # of one, in memory
+_MIN_SECONDS, _MAX_SECONDS = 5.0, 60.0  # between writes
+_SHARE_OF_JOB = 0.01
 _CLIP = ["clip_id", "uri", "content_id", "span"]
 _FAILED = {
     "member_ids": [],
@@ -39,11 +44,34 @@ class _Progress:
     outcome: Mapping[str, Any] | None = None
 
 
+class _Chunk(NamedTuple):
+    """A member's logits of some frames of a work item."""
+
+    item: _Progress
+    frame_indices: NDArray[np.int32]
+    times_seconds: NDArray[np.float64]
+    logits: bytes
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.logits) + self.frame_indices.nbytes + self.times_seconds.nbytes
+
+
+def seconds_between_writes(job_seconds: float) -> float:
+    """How long a job that runs for so long may keep what it scored to itself.
+
+    A hundredth of its time, so that a long job writes few files and repeats little of itself after
+    a crash: 5 seconds at least, a minute at most.
+    """
+    return min(_MAX_SECONDS, max(_MIN_SECONDS, _SHARE_OF_JOB * job_seconds))
+
+
 class ScoreWriter:
     """Collects scored chunks in any order and writes a few large files instead of many small ones.
 
     A clip's outcome is written once all of its logits are: after a crash, at most the clips in
-    flight and those of the last few seconds are scored again.
+    flight and those since the last write are scored again, see :func:`seconds_between_writes`. As
+    a context it also writes what it has when an error or Ctrl-C ends the job.
     """
 
     def __init__(self, store: ScoreStore, plan: ScoringPlan, *, decode_id: str, fps: float) -> None:
@@ -55,16 +83,26 @@ class ScoreWriter:
         self._clips = plan.manifest.select(_CLIP)
         self._is_done = np.zeros(len(plan.work), bool)
         self._arriving: dict[int, _Progress] = {}
-        self._chunks: defaultdict[str, list[tuple[_Progress, Mapping[str, Any]]]] = defaultdict(
-            list
-        )
+        self._chunks: defaultdict[str, list[_Chunk]] = defaultdict(list)
         self._num_bytes = 0
         self._outcomes: list[dict[str, Any]] = []
-        self._flushed_at = time.monotonic()
+        self._begun_at = self._flushed_at = time.monotonic()
         self.num_clips = 0
         self.num_frames = 0
         self.num_failed = 0
         self.decoders: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(exc, StoreError):  # then it would fail again, after minutes
+            self.flush()
 
     def record_without_decoding(self) -> None:
         """Write the outcomes of clips that cannot be read or whose content is scored already."""
@@ -92,8 +130,9 @@ class ScoreWriter:
             else:
                 self._add_chunk(row, progress)
             num_complete += self._complete(row["work_id"], progress)
-        is_due = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if is_due or self._num_bytes > _FLUSH_BYTES:
+        now = time.monotonic()
+        is_due = now - self._flushed_at > seconds_between_writes(now - self._begun_at)
+        if is_due or self._num_bytes > _MAX_BYTES:
             self.flush()
         return num_complete
 
@@ -119,13 +158,13 @@ class ScoreWriter:
         num_classes = len(self._store.taxonomy)
         for member_id, chunks in self._chunks.items():
             rows = frame_rows(
-                content_ids=[item.content_id for item, _ in chunks],
-                spans=[item.span for item, _ in chunks],
-                frame_indices=[np.array(c["frame_indices"], np.int32) for _, c in chunks],
-                times_seconds=[np.array(c["times_seconds"], np.float64) for _, c in chunks],
+                content_ids=[chunk.item.content_id for chunk in chunks],
+                spans=[chunk.item.span for chunk in chunks],
+                frame_indices=[chunk.frame_indices for chunk in chunks],
+                times_seconds=[chunk.times_seconds for chunk in chunks],
                 logits=[
-                    np.frombuffer(c["logits"], np.float32).reshape(-1, num_classes)
-                    for _, c in chunks
+                    np.frombuffer(chunk.logits, np.float32).reshape(-1, num_classes)
+                    for chunk in chunks
                 ],
             )
             self._store.write_logits(self._decode_id, member_id, rows)
@@ -141,12 +180,18 @@ class ScoreWriter:
         return self._arriving[work_id]
 
     def _add_chunk(self, row: Mapping[str, Any], progress: _Progress) -> None:
-        chunk = (row["chunk_index"], row["member_id"])
-        if chunk in progress.chunks:  # a task that was repeated after its actor died
+        key = (row["chunk_index"], row["member_id"])
+        if key in progress.chunks:  # a task that was repeated after its actor died
             return
-        progress.chunks.add(chunk)
-        self._chunks[row["member_id"]].append((progress, row))
-        self._num_bytes += len(row["logits"])
+        progress.chunks.add(key)
+        chunk = _Chunk(
+            item=progress,
+            frame_indices=np.array(row["frame_indices"], np.int32),
+            times_seconds=np.array(row["times_seconds"], np.float64),
+            logits=row["logits"],
+        )
+        self._chunks[row["member_id"]].append(chunk)
+        self._num_bytes += chunk.num_bytes
 
     def _complete(self, work_id: int, progress: _Progress) -> bool:
         outcome = progress.outcome
@@ -164,6 +209,7 @@ class ScoreWriter:
         }
         for row in self._plan.clips_of_work[work_id].as_py():
             self._outcomes.append({**outcome, **self._clips.slice(row, 1).to_pylist()[0], **told})
+            self._num_bytes += _OUTCOME_BYTES
         self.num_clips += 1
         self.num_frames += outcome["frames_scored"]
         self.num_failed += outcome["status"] == "failed"

@@ -10,9 +10,10 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,10 @@ _GIB = 2**30
 _MAX_GIB = 64.0
 _BYTES_LEFT_FREE = 1 * _GIB
 _ROOT_LOCK = "root.lock"
+_MAX_WAIT_SECONDS = 600.0  # for room; who decodes a copy is often done with it by then
+_PAUSE_SECONDS = 1.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CANNOT_TAKE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 
 
 def scratch_root() -> Path:
@@ -63,26 +68,49 @@ class Scratch:
     ) -> None:
         self.close()
 
-    def new_path(self, suffix: str, *, num_bytes: int) -> Path:
-        """A path for a file to come, once it is known that there is room for it.
+    def new_file(self, suffix: str, ranges: Sequence[tuple[int, int]]) -> Path:
+        """An empty file whose room is taken, so that nobody on this node is promised the same.
+
+        Waits for copies of other processes to go where these are in the way. A file system that
+        cannot set room aside is only asked whether there is some.
+
+        Args:
+            suffix: Of its name.
+            ranges: First byte and end of what will be written; the rest stays a hole.
 
         Raises:
-            FetchError: If there is none.
+            FetchError: If there is no room.
         """
-        self.folder.mkdir(exist_ok=True)  # what tidies up temporary folders may have taken it
-        used = _bytes_in(self.folder)
-        if used + num_bytes > self._max_bytes:
+        num_bytes = sum(stop - start for start, stop in ranges)
+        root = self.folder.parent
+        path = self.folder / f"{uuid.uuid4().hex}{suffix}"
+        last_try = time.monotonic() + _MAX_WAIT_SECONDS
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)  # in case temporary folders were tidied
+            with locked(root / _ROOT_LOCK):
+                self._check_limit(num_bytes)
+                free = shutil.disk_usage(root).free - _BYTES_LEFT_FREE
+                if num_bytes <= free and _take_room(path, ranges):
+                    return path
+                _remove_abandoned(root)
+                may_be_freed = sum(_bytes_in(folder) for folder in self._folders_of_others())
+            if num_bytes > free + may_be_freed or time.monotonic() > last_try:
+                raise FetchError(
+                    f"no room for {_gib(num_bytes)}: {root} has {_gib(free + _BYTES_LEFT_FREE)} "
+                    "free, 1 GiB of which stays so; set DSDI_SCRATCH_DIR"
+                )
+            time.sleep(_PAUSE_SECONDS)
+
+    def _check_limit(self, num_bytes: int) -> None:
+        if _bytes_in(self.folder) + num_bytes > self._max_bytes:
             raise FetchError(
                 f"no room for {_gib(num_bytes)}: scratch is limited to {_gib(self._max_bytes)} a "
                 "process; set DSDI_SCRATCH_GIB"
             )
-        free = shutil.disk_usage(self.folder).free
-        if num_bytes + _BYTES_LEFT_FREE > free:
-            raise FetchError(
-                f"no room for {_gib(num_bytes)}: {self.folder.parent} has {_gib(free)} free, 1 GiB "
-                "of which stays so; set DSDI_SCRATCH_DIR"
-            )
-        return self.folder / f"{uuid.uuid4().hex}{suffix}"
+
+    def _folders_of_others(self) -> list[Path]:
+        folders = [lock.with_suffix("") for lock in self.folder.parent.glob("*.lock")]
+        return [folder for folder in folders if folder != self.folder and folder.is_dir()]
 
 
 @contextmanager
@@ -106,6 +134,23 @@ def _own_folder(root: Path) -> tuple[Path, IO[bytes]]:
     return folder, lock
 
 
+def _take_room(path: Path, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Make a file and set the room of its ranges aside; False where there is none after all."""
+    try:
+        with path.open("wb") as file:
+            for start, stop in ranges:
+                if stop > start:
+                    os.posix_fallocate(file.fileno(), start, stop - start)
+    except OSError as error:
+        if error.errno in _CANNOT_TAKE:
+            return True
+        path.unlink(missing_ok=True)
+        if error.errno in _FULL:
+            return False
+        raise FetchError(f"no file can be made in {path.parent}: {error.strerror}") from error
+    return True
+
+
 def _remove_abandoned(root: Path) -> None:
     for path in root.glob("*.lock"):
         if path.name == _ROOT_LOCK:
@@ -126,9 +171,10 @@ def _remove(folder: Path, lock: IO[bytes]) -> None:
 
 def _bytes_in(folder: Path) -> int:
     num_bytes = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another thread is done with it
-            num_bytes += path.stat().st_blocks * 512
+    with suppress(FileNotFoundError):  # another process is done with it
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # another thread is done with it
+                num_bytes += path.stat().st_blocks * 512
     return num_bytes
 
 

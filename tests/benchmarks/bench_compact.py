@@ -1,7 +1,6 @@
 """What compaction does to a member's logits as scoring jobs leave them: files, size, time, memory.
 
-Writes the frames of clips in parts of 16 MiB, as a scoring job flushes them, one part in ten twice;
-compacts them in a process of its own; then looks one clip up before and after.
+Writes the frames of clips in parts of 16 MiB, one part in ten twice; compacts them in a process of its own; then looks one clip up before and after.
 
     python tests/benchmarks/bench_compact.py
 """

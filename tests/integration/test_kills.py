@@ -268,7 +268,7 @@ def score_for_ever(manifest: str, ensemble: str, store: str) -> None:
     import dsdi_ray.storage.score_writer as writer
     from dsdi_ray.distributed.session import ray_session
 
-    writer._FLUSH_SECONDS = 0.0
+    writer._MAX_SECONDS = 0.0
     with ray_session(num_cpus=2, has_state_api=False):
         score_archive(
             load_archive(manifest),

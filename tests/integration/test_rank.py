@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dsdi_ray.distributed.rank import rank_archive, rank_systems
+from dsdi_ray.distributed.submission_runs import rank_all
 from dsdi_ray.errors import DataError, StoreError
 from dsdi_ray.storage.bundles import EnsembleMember, EnsembleSpec, MemberSpec
 from dsdi_ray.storage.score_rows import frame_rows
@@ -77,6 +79,39 @@ def test_clips_whose_logits_are_lost_are_left_out_and_counted(tmp_path: Path) ->
     (ranking,) = rank_systems(store.uri, [ensemble_of("m")], decode_id="d")
     assert ranking.run["clip_id"].to_pylist() == ["a", "c"] * 2
     assert (ranking.num_clips, ranking.unranked) == (2, {LOST: 1})
+
+
+def test_clips_that_the_store_has_never_seen_are_counted(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "scores")
+    asked = pa.chunked_array([["b", "new"], ["newer", "a"]])
+    ranking = rank_archive(store.uri, ensemble=ensemble_of("m"), decode_id="d", clip_ids=asked)
+    assert ranking.run["clip_id"].to_pylist() == ["a", "b"] * 2
+    assert ranking.unranked == {"not in the store (run `dsdi score`)": 2}
+    with pytest.raises(DataError, match="no clip to rank: 1 not in the store"):
+        rank_archive(
+            store.uri,
+            ensemble=ensemble_of("m"),
+            decode_id="d",
+            clip_ids=pa.chunked_array([["new"]]),
+        )
+
+
+def test_submissions_rank_the_clips_of_the_archive_and_no_others_that_the_store_has(
+    tmp_path: Path,
+) -> None:
+    store = write_store(tmp_path / "scores")
+    systems = {"one": ensemble_of("m")}
+    for names in (["a", "b"], ["a", "c"], ["a", "c"]):
+        runs = rank_all(
+            systems,
+            out=tmp_path / "runs",
+            store_uri=store.uri,
+            decode_id="d",
+            scores_id="-".join(names),
+            clip_ids=pa.chunked_array([names]),
+            taxonomy=TAXONOMY,
+        )
+        assert runs["one"]["clip_id"].to_pylist() == names * 2
 
 
 def test_a_store_that_lost_all_its_logits_has_no_clip_to_rank(tmp_path: Path) -> None:

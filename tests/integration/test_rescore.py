@@ -145,3 +145,21 @@ def test_a_mistake_is_one_line_and_no_output(tmp_path: Path) -> None:
     (line,) = wrong.stderr.strip().splitlines()
     assert line.startswith("rescore_archive: error: ")
     assert "is no ensemble bundle" in line
+
+
+def test_a_clip_that_was_renamed_is_ranked_once_by_whole_archives_and_demos(
+    tmp_path: Path,
+) -> None:
+    footage, out = tmp_path / "footage", tmp_path / "out"
+    ensemble = make_ensemble(tmp_path / "members", sizes=(64,))
+    bundle = str(tmp_path / "members" / "ensemble")
+    write_clip(footage / "stays.mp4", seed=1, num_pictures=20)
+    write_clip(footage / "before.mp4", seed=2, num_pictures=20)
+    for name in ("before", "after"):
+        if name == "after":
+            (footage / "before.mp4").rename(footage / "after.mp4")
+        load_job("score_archive").run(str(footage), ensemble=bundle, out=out)
+        load_job("demo")._score_own(footage, out=out, ensemble=ensemble)
+        for run in (out / "run", out / "runs" / "own"):
+            ranked = read_run(run / "run.parquet")["clip_id"].to_pylist()
+            assert set(ranked) == {"stays", name}

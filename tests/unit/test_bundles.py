@@ -6,10 +6,13 @@ import torch
 import yaml
 from file_servers import file_server
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from dsdi_ray.cli import app
 from dsdi_ray.errors import DataError, TaxonomyError
 from dsdi_ray.storage.bundles import MemberSpec, read_ensemble, read_member_spec, write_ensemble
 from dsdi_ray.storage.member_weights import read_member_weights, read_weights_file, write_member
+from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.taxonomy import load_taxonomy
 
 SPEC = MemberSpec(
@@ -229,6 +232,16 @@ def test_members_and_ensembles_are_read_from_a_web_server_and_weights_kept(
             assert weights.keys() == read_member_weights(two / "a", member.spec).keys()
         asked = [path for _, path, _ in server.requests if "safetensors" in path]
         assert len(asked) == 3  # facts, content, facts again: one fetch
+
+
+def test_a_store_keeps_what_an_ensemble_on_a_web_server_uses(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("DSDI_MAX_ATTEMPTS", "1")
+    write_ensemble([(two / "a", 1.0)], two / "ensemble")
+    ScoreStore.open_or_create(str(tmp_path / "store"), SPEC.taxonomy)
+    with file_server(two) as server:
+        command = ["store", "gc", str(tmp_path / "store"), "--keep", f"{server.url}/ensemble"]
+        done = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert done.exit_code == 0, done.exception
 
 
 def test_remote_weights_that_are_not_the_members_are_refused_and_not_kept(

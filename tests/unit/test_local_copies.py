@@ -1,21 +1,28 @@
 """Copies of remote files: fetched once, checked, bounded, cleaned up after whoever was killed."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from file_servers import file_server
 
 from dsdi_ray.errors import ConfigError, FetchError
+from dsdi_ray.storage import scratch as scratch_module
 from dsdi_ray.storage.content_ids import content_id, remote_content_id
 from dsdi_ray.storage.filesystems import open_remote
 from dsdi_ray.storage.local_copies import LocalCopies, cached_file, fetch, open_for_fetching
 from dsdi_ray.storage.scratch import Scratch
 
 CONTENT = os.urandom(300_000)
+MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +38,19 @@ def web(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / "web" / name).write_bytes(name.encode() + CONTENT)
     return tmp_path / "web"
+
+
+@pytest.fixture
+def small_disk(scratch_folder, monkeypatch):
+    """A disk with room for 5 MiB of scratch beside what stays free."""
+
+    def usage(_):
+        taken = sum(p.stat().st_blocks * 512 for p in scratch_folder.rglob("*") if p.is_file())
+        return SimpleNamespace(free=2**30 + 5 * MIB - taken)
+
+    monkeypatch.setattr(
+        scratch_module, "shutil", SimpleNamespace(disk_usage=usage, rmtree=shutil.rmtree)
+    )
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -121,12 +141,61 @@ class TestScratch:
     def test_more_than_its_limit_is_refused(self, monkeypatch):
         monkeypatch.setenv("DSDI_SCRATCH_GIB", "1e-6")
         with Scratch() as scratch, pytest.raises(FetchError, match="set DSDI_SCRATCH_GIB"):
-            scratch.new_path(".mp4", num_bytes=2000)
+            scratch.new_file(".mp4", [(0, 2000)])
 
     def test_more_than_the_disk_has_is_refused(self, monkeypatch):
         monkeypatch.setenv("DSDI_SCRATCH_GIB", "1e9")
         with Scratch() as scratch, pytest.raises(FetchError, match="set DSDI_SCRATCH_DIR"):
-            scratch.new_path(".mp4", num_bytes=2**58)
+            scratch.new_file(".mp4", [(0, 2**58)])
+
+    def test_room_is_taken_before_anything_is_written(self):
+        with Scratch() as scratch:
+            whole = scratch.new_file(".mp4", [(0, 2 * MIB)])
+            ends = scratch.new_file(".mp4", [(0, MIB), (64 * MIB, 65 * MIB)])
+            for path in (whole, ends):
+                assert 2 * MIB <= path.stat().st_blocks * 512 < 3 * MIB
+
+    def test_no_more_is_promised_than_there_is_however_many_ask(self, small_disk, monkeypatch):
+        monkeypatch.setattr(scratch_module, "_MAX_WAIT_SECONDS", 0.2)
+        with ExitStack() as stack:
+            scratches = [stack.enter_context(Scratch()) for _ in range(8)]
+
+            def take(scratch):
+                with suppress(FetchError):
+                    return scratch.new_file(".mp4", [(0, 2 * MIB)])
+
+            with ThreadPoolExecutor(8) as threads:
+                given = [path for path in threads.map(take, scratches) if path]
+            assert len(given) == 2
+
+    def test_who_finds_no_room_waits_for_another_to_be_done(self, small_disk):
+        with Scratch() as scratch, ThreadPoolExecutor(1) as thread:
+            with Scratch() as other:
+                other.new_file(".mp4", [(0, 4 * MIB)])
+                waiting = thread.submit(scratch.new_file, ".mp4", [(0, 3 * MIB)])
+                with pytest.raises(TimeoutError):
+                    waiting.result(timeout=0.3)
+            assert waiting.result(timeout=30).stat().st_size == 3 * MIB
+
+    def test_what_no_waiting_can_make_room_for_is_refused_at_once(self, small_disk):
+        with Scratch() as scratch, Scratch() as other:
+            other.new_file(".mp4", [(0, 4 * MIB)])
+            with pytest.raises(FetchError, match="set DSDI_SCRATCH_DIR"):
+                scratch.new_file(".mp4", [(0, 6 * MIB)])
+
+    def test_a_file_system_that_cannot_set_room_aside_does_without(
+        self, web, small_disk, monkeypatch
+    ):
+        def refuse(*_):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        with file_server(web) as server, Scratch() as scratch:
+            uri = f"{server.url}/a.mp4"
+            copy = fetch(uri, open_for_fetching(uri), scratch)
+            assert copy.path.read_bytes() == (web / "a.mp4").read_bytes()
+            with pytest.raises(FetchError, match="no room"):
+                scratch.new_file(".mp4", [(0, 6 * MIB)])
 
     @pytest.mark.parametrize("text", ["much", "0", "-1", "inf"])
     def test_a_limit_that_is_none_is_named(self, monkeypatch, text):
@@ -137,7 +206,7 @@ class TestScratch:
     def test_a_folder_that_was_tidied_away_is_made_again(self):
         with Scratch() as scratch:
             scratch.folder.rmdir()
-            path = scratch.new_path("", num_bytes=1)
+            path = scratch.new_file("", [(0, 1)])
             path.write_bytes(b"x")
             assert path.parent == scratch.folder
             assert path.read_bytes() == b"x"
@@ -150,7 +219,7 @@ class TestScratch:
 
     def test_it_goes_with_its_process_or_when_closed(self, scratch_folder):
         with Scratch() as scratch:
-            scratch.new_path("", num_bytes=1).write_bytes(b"x")
+            scratch.new_file("", [(0, 1)]).write_bytes(b"x")
         code = "from dsdi_ray.storage.scratch import Scratch; s = Scratch()"
         subprocess.run([sys.executable, "-c", code], check=True)
         assert [p.name for p in scratch_folder.iterdir()] == ["root.lock"]
@@ -158,7 +227,7 @@ class TestScratch:
     def test_the_next_one_removes_that_of_a_killed_process_and_no_others(self, scratch_folder):
         code = (
             "from dsdi_ray.storage.scratch import Scratch\n"
-            "s = Scratch(); s.new_path('', num_bytes=1).write_bytes(b'x'); print(s.folder)\n"
+            "s = Scratch(); s.new_file('', [(0, 1)]).write_bytes(b'x'); print(s.folder)\n"
             "input()"
         )
         pipe = subprocess.PIPE

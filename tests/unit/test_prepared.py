@@ -193,9 +193,18 @@ class TestPartsOfASet:
 
     def test_parts_of_other_inputs_are_removed(self, tmp_path):
         out = tmp_path / "set"
-        for inputs_id in ("first", "second"):
+        for inputs_id in ("1" * 24, "2" * 24):
             PartialSet.of(out, inputs_id).begin(out)
-        assert [p.name for p in tmp_path.iterdir()] == [".set.second.partial"]
+        assert [p.name for p in tmp_path.iterdir()] == [f".set.{'2' * 12}.partial"]
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [("ladi", "ladi.512"), ("ladi", "ladi.*"), ("[ab]", "a")]
+    )
+    def test_parts_of_a_set_of_a_similar_name_are_kept(self, tmp_path, one, other):
+        kept = PartialSet.of(tmp_path / other, "1" * 24)
+        kept.begin(tmp_path / other)
+        PartialSet.of(tmp_path / one, "2" * 24).begin(tmp_path / one)
+        assert kept.folder.is_dir()
 
     def test_a_part_without_any_image_is_done_too(self, tmp_path):
         parts = PartialSet.of(tmp_path / "set", "inputs")
