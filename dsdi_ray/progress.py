@@ -1,5 +1,6 @@
 """One progress line with counts, rate and ETA on standard error."""
 
+import io
 import sys
 from typing import Any
 
@@ -28,11 +29,22 @@ def progress_bar(
         desc=description,
         unit=f" {unit}",
         initial=initial,
-        file=sys.stderr,
+        file=sys.stderr if is_terminal else _Log(),
         mininterval=0.2 if is_terminal else _SECONDS_BETWEEN_LINES_IN_A_LOG,
         ascii=None if is_terminal else " .:#",
         dynamic_ncols=is_terminal,
     )
+
+
+class _Log(io.TextIOBase):
+    """Standard error for what would be drawn over itself: a line each time."""
+
+    def write(self, text: str) -> int:
+        line = text.strip()
+        if line:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        return len(text)
 
 
 def print_line(text: str) -> None:

@@ -1,5 +1,6 @@
 """What there is to score, what a scoring job did and what became of the clips, for people."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
 MAX_OUTCOMES = 100  # a table of thousands takes seconds and is read by nobody
 _MAX_REASONS = 20
 
+_MOST_REASONS = 10
+
 
 def print_plan(plan: "ScoringPlan", pool: "ScoringPool", estimated_seconds: float | None) -> None:
     """Say what a scoring job has to do, before it begins."""
     estimate = duration(estimated_seconds)
+    unknown = f", {plan.num_unknown:,} of unknown length" if plan.num_unknown else ""
     typer.echo(
         f"{len(plan.manifest):,} clips; (clip, member) pairs: {plan.num_pairs_present:,} in the "
         f"store, {plan.num_pairs_missing:,} missing; {plan.num_work_items:,} clips to decode, "
-        f"{plan.footage_hours:.3f} h of footage; {pool}"
+        f"{plan.footage_hours:.3f} h of footage{unknown}; {pool}"
         + (f"; estimated time {estimate}" if estimate else ""),
         err=True,
     )
@@ -61,8 +65,17 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
             "store": store,
         },
     )
-    for reason, count in sorted(summary.reasons.items(), key=lambda item: -item[1]):
-        typer.echo(f"    failed {count:>5}  {reason}")
+    _print_reasons("failed", summary.reasons)
+    _print_reasons("partial", summary.partial_reasons)
+
+
+def _print_reasons(status: str, reasons: Mapping[str, int]) -> None:
+    by_count = sorted(reasons.items(), key=lambda item: -item[1])
+    for reason, count in by_count[:_MOST_REASONS]:
+        typer.echo(f"    {status} {count:>5}  {reason}")
+    if left := by_count[_MOST_REASONS:]:
+        num_clips = sum(count for _, count in left)
+        typer.echo(f"    {status} {num_clips:>5}  for {len(left)} other reasons: dsdi outcomes")
 
 
 def print_outcomes(outcomes: "pa.Table", *, max_rows: int) -> None:

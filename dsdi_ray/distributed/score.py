@@ -5,9 +5,11 @@ when it died is done again, clip by clip; a clip that takes its worker along eac
 with that as its reason.
 """
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 
 from dsdi_ray.distributed.scoring_pipeline import iterate_scored
 from dsdi_ray.distributed.scoring_pool import ScoringPool, scoring_pool
+from dsdi_ray.distributed.scoring_progress import ScoringProgress
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.progress import progress_bar
@@ -27,6 +30,7 @@ from dsdi_ray.storage.score_writer import ScoreWriter
 from dsdi_ray.vision.decode import DecodeSettings
 
 _KILLER = "the process that works on it dies each time (killed, or out of memory)"
+_NUMBER = re.compile(r"\d[\d.,]*")
 _LEAST_PASSES = 3  # after which a pass that finishes no clip is the last one
 _MOST_KILLERS = (
     8  # where more clips all end their workers, and no clip does not, no clip is to blame
@@ -54,6 +58,7 @@ class ScoreSummary:
         estimated_seconds: What the scoring is or was expected to take; None where nothing was tried:
             a small job is done at once.
         reasons: Failed clips by reason.
+        partial_reasons: Clips scored in part, by reason, numbers of frames left out.
         decoders: Clips that this job decoded, by decoder.
         shares: Share of its time that each pool worked: fetching, decoding, scoring.
         limited_by: What the job mostly waited for, None where it scored nothing.
@@ -72,6 +77,7 @@ class ScoreSummary:
     seconds: float
     estimated_seconds: float | None
     reasons: Mapping[str, int]
+    partial_reasons: Mapping[str, int]
     decoders: Mapping[str, int]
     shares: Mapping[str, float]
     limited_by: str | None
@@ -138,8 +144,11 @@ def score_archive(
         lambda dataset: count_outcomes(dataset, clip_ids, settings.decode_id)
     )
     by_status: Counter[str] = Counter()
-    for (status, _), num_clips in counts.items():
+    partial_reasons: Counter[str] = Counter()
+    for (status, error), num_clips in counts.items():
         by_status[status] += num_clips
+        if status == "partial":
+            partial_reasons[_NUMBER.sub("N", error)] += num_clips
     return ScoreSummary(
         num_clips=len(plan.manifest),
         num_ok=by_status["ok"],
@@ -153,6 +162,7 @@ def score_archive(
         seconds=time.monotonic() - started,
         estimated_seconds=estimated_seconds,
         reasons={error: n for (status, error), n in counts.items() if status == "failed"},
+        partial_reasons=dict(partial_reasons),
         decoders=dict(writer.decoders),
         shares={} if dry_run else job.times.shares(),
         limited_by=job.times.limited_by() if writer.num_clips else None,
@@ -172,14 +182,13 @@ class _ScoringJob:
     def run(self) -> None:
         """Score all work; where workers die in further passes, clip by clip."""
         work, num_passes = self.plan.work, 0
-        with progress_bar(total=len(work), description="Scoring", unit="clip") as bar:
+        with ScoringProgress(self.plan, self.writer, self.times, fps=self.settings.fps) as progress:
             while len(work):
                 num_before = self.writer.num_clips
-                for batch in self.scored(work, 1 if num_passes else None):
-                    self.times.add(batch)
-                    num_done = self.writer.add(batch)
-                    bar.set_postfix_str(self._facts(), refresh=False)
-                    bar.update(num_done)
+                with closing(self.scored(work, 1 if num_passes else None)) as batches:
+                    for batch in batches:
+                        self.times.add(batch)
+                        progress.update(self.writer.add(batch))
                 num_passes += 1
                 left = self.writer.undone()
                 if not self.writer.num_clips and len(left) > _MOST_KILLERS:
@@ -189,13 +198,18 @@ class _ScoringJob:
                         "--decoders and --scorers"
                     )
                 if num_passes >= _LEAST_PASSES and self.writer.num_clips == num_before:
-                    bar.update(self.writer.give_up(left, reason=_KILLER))
+                    self.writer.give_up(left, reason=_KILLER)
+                    progress.update(left.to_pylist())
                     break
                 work = self.plan.work.take(left)
 
+    @property
+    def _num_frames(self) -> float:
+        return float(self.plan.frames_per_item(self.settings.fps).sum())
+
     def is_large(self) -> bool:
         """Whether trying a few clips costs little against the work."""
-        seconds = self.plan.num_frames(self.settings.fps) / self.settings.fps
+        seconds = self._num_frames / self.settings.fps
         if seconds <= _SECONDS_PER_CORE * self.pool.num_cpus:
             return False
         uris = pc.unique(self.plan.work["uri"])
@@ -211,15 +225,18 @@ class _ScoringJob:
         sample = self._sample()
         pool = replace(self.pool, compile_networks=False)
         trial = replace(self, pool=pool, times=ScoringTimes(pool))
-        with progress_bar(total=len(sample), description="Trying a few", unit="clip") as bar:
-            for batch in trial.scored(sample, 1):
+        with (
+            progress_bar(total=len(sample), description="Trying a few", unit="clip") as bar,
+            closing(trial.scored(sample, 1)) as batches,
+        ):
+            for batch in batches:
                 trial.times.add(batch)
                 bar.update(len(batch) - batch["outcome"].null_count)
         num_files, num_seen = (
             pc.count_distinct(work["uri"]).as_py() for work in (self.plan.work, sample)
         )
         return trial.times.estimate_seconds(
-            num_frames=self.plan.num_frames(self.settings.fps),
+            num_frames=self._num_frames,
             files_per_file_seen=num_files / num_seen,
         )
 
@@ -236,7 +253,7 @@ class _ScoringJob:
         column = work.schema.get_field_index("end_seconds")
         return sample.set_column(column, "end_seconds", pa.array(ends, pa.float64()))
 
-    def scored(self, work: pa.Table, clips_per_block: int | None) -> Iterator[pa.Table]:
+    def scored(self, work: pa.Table, clips_per_block: int | None) -> Generator[pa.Table]:
         return iterate_scored(
             work,
             ensemble=self.ensemble,
@@ -244,8 +261,3 @@ class _ScoringJob:
             pool=self.pool,
             clips_per_block=clips_per_block,
         )
-
-    def _facts(self) -> str:
-        busy = ", ".join(f"{name} {share:.0%}" for name, share in self.times.shares().items())
-        rate = self.writer.num_frames / self.times.seconds
-        return f"{rate:.0f} frames/s, busy: {busy}, {self.writer.num_failed} failed"

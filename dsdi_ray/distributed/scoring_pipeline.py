@@ -6,7 +6,7 @@ and run both one after the other.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -113,8 +113,11 @@ def iterate_scored(
     settings: DecodeSettings,
     pool: ScoringPool,
     clips_per_block: int | None = None,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Run the pipeline; what a dead actor or a lost node had in hand is left out, not an error.
+
+    Close it where it is not read to its end, before Ray is left: a pipeline that runs on would take
+    this process along.
 
     Yields:
         Rows of :data:`dsdi_ray.distributed.score_actor.SCORED_SCHEMA`, in any order.

@@ -169,6 +169,4 @@ def cached_file(uri: str, *, key: str) -> Path:
 
 def _check_unchanged(found: str, wanted: str) -> None:
     if found != wanted:
-        raise FetchError(
-            f"changed since it was indexed: content {wanted} then, {found} now; index again"
-        )
+        raise FetchError("changed since it was indexed; index again")

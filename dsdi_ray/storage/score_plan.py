@@ -35,7 +35,7 @@ class ScoringPlan:
             this id or at this place: those that it has of the same content.
         num_pairs_present: (content, member) pairs that the store has.
         num_pairs_missing: Pairs that it lacks and that can be had.
-        footage_hours: Length of the work, as far as the manifest knows it.
+        lengths: Of each work item, as far as the manifest knows: media, duration_seconds, source_fps.
     """
 
     manifest: pa.Table
@@ -45,16 +45,39 @@ class ScoringPlan:
     known: pa.Table
     num_pairs_present: int
     num_pairs_missing: int
-    footage_hours: float
+    lengths: pa.Table
 
     @property
     def num_work_items(self) -> int:
         return len(self.work)
 
-    def num_frames(self, fps: float) -> float:
-        """Frames that the work comes to, as far as the manifest knows; a still image is one."""
-        num_images = pc.sum(pc.equal(self.work["media"], "image")).as_py() or 0
-        return self.footage_hours * 3600 * fps + float(num_images)
+    @property
+    def footage_hours(self) -> float:
+        """Length of the work, as far as the manifest knows it."""
+        return (pc.sum(self.lengths["duration_seconds"]).as_py() or 0.0) / 3600
+
+    @property
+    def num_unknown(self) -> int:
+        """Videos whose length the manifest does not know."""
+        return int(np.isnan(self.frames_per_item(1.0, unknown=np.nan)).sum())
+
+    def frames_per_item(self, fps: float, *, unknown: float | None = None) -> NDArray[np.float64]:
+        """Frames that each work item comes to, ``[W]``; a still image is one.
+
+        Args:
+            fps: Frames per second that are scored; slower footage has fewer.
+            unknown: For videos of unknown length; None for the mean of the others.
+        """
+        rates = pc.min_element_wise(self.lengths["source_fps"], fps, skip_nulls=True)
+        lengths = pc.multiply(self.lengths["duration_seconds"], rates)
+        frames: NDArray[np.float64] = pc.fill_null(lengths, np.nan).to_numpy()
+        is_image = pc.equal(self.lengths["media"], "image").to_numpy(zero_copy_only=False)
+        frames = np.where(is_image, 1.0, frames)
+        is_unknown = np.isnan(frames)
+        if unknown is None:
+            known = frames[~is_unknown & ~is_image]
+            unknown = float(known.mean()) if len(known) else 0.0
+        return np.where(is_unknown, unknown, frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +150,13 @@ def plan_scoring(
     is_unrecorded = (contents.of_clip < 0) & ~seen.is_recorded
     return ScoringPlan(
         manifest=manifest,
-        work=work.drop_columns("duration_seconds"),
+        work=work.drop_columns(["duration_seconds", "source_fps"]),
         clips_of_work=_clips_of_work(contents, to_do),
         unreadable=pa.array(np.flatnonzero(is_unrecorded)),
         known=known,
         num_pairs_present=int(seen.is_present.sum()),
         num_pairs_missing=int(is_missing.sum()),
-        footage_hours=(pc.sum(work["duration_seconds"]).as_py() or 0.0) / 3600,
+        lengths=work.select(["media", "duration_seconds", "source_fps"]),
     )
 
 
@@ -149,7 +172,7 @@ def _spans(manifest: pa.Table) -> pa.ChunkedArray:
 def _work_table(clips: pa.Table, is_missing: NDArray[np.bool_], members: Sequence[str]) -> pa.Table:
     """Work items of these clips and of the members that each lacks (``[W, M]``)."""
     columns = ["uri", "media", "start_seconds", "end_seconds", "content_id", "span"]
-    work = clips.select([*columns, "duration_seconds"])
+    work = clips.select([*columns, "duration_seconds", "source_fps"])
     work = work.add_column(0, "work_id", pa.array(np.arange(len(work), dtype=np.int64)))
     names = pa.array(members, pa.string())
     starts = range(0, len(is_missing), _LISTS_PER_CHUNK)

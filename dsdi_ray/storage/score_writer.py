@@ -41,6 +41,7 @@ class _Progress:
     span: str
     member_ids: Sequence[str]
     chunks: set[tuple[int, str]] = field(default_factory=set)
+    num_frames: int = 0
     outcome: Mapping[str, Any] | None = None
 
 
@@ -114,13 +115,18 @@ class ScoreWriter:
             self._stamped(dict(zip(known.column_names, known.columns, strict=True)), len(known))
         )
 
-    def add(self, scored: pa.Table) -> int:
+    @property
+    def num_frames_arriving(self) -> int:
+        """Frames of clips that are not complete, scored by one of the members at least."""
+        return sum(item.num_frames for item in self._arriving.values())
+
+    def add(self, scored: pa.Table) -> list[int]:
         """Take rows of the scoring actors: logits of chunks, and outcomes of clips.
 
         Returns:
-            Work items that are now complete.
+            Work items, by work_id, that are now complete.
         """
-        num_complete = 0
+        complete = []
         for row in scored.to_pylist():
             if self._is_done[row["work_id"]]:
                 continue
@@ -129,12 +135,13 @@ class ScoreWriter:
                 progress.outcome = row["outcome"]
             else:
                 self._add_chunk(row, progress)
-            num_complete += self._complete(row["work_id"], progress)
+            if self._complete(row["work_id"], progress):
+                complete.append(row["work_id"])
         now = time.monotonic()
         is_due = now - self._flushed_at > seconds_between_writes(now - self._begun_at)
         if is_due or self._num_bytes > _MAX_BYTES:
             self.flush()
-        return num_complete
+        return complete
 
     def undone(self) -> pa.Array:
         """Work items, by work_id, that have no outcome yet."""
@@ -184,6 +191,8 @@ class ScoreWriter:
         if key in progress.chunks:  # a task that was repeated after its actor died
             return
         progress.chunks.add(key)
+        if row["member_id"] == progress.member_ids[0]:
+            progress.num_frames += len(row["frame_indices"])
         chunk = _Chunk(
             item=progress,
             frame_indices=np.array(row["frame_indices"], np.int32),

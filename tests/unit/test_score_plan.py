@@ -223,11 +223,11 @@ def test_an_outcome_waits_for_all_logits_of_its_clip(store: ScoreStore) -> None:
     todo = plan(clips("a"), store, "m1", "m2")
     writer = ScoreWriter(store, todo, decode_id="d", fps=10.0)
     *chunks, last = scored_rows(todo, 0)
-    assert writer.add(pa.Table.from_pylist([last, chunks[0]])) == 0
+    assert writer.add(pa.Table.from_pylist([last, chunks[0]])) == []
     writer.flush()
     assert len(store.outcomes()) == 0
     assert plan(clips("a"), store, "m1", "m2").num_pairs_missing == 2
-    assert writer.add(pa.Table.from_pylist([chunks[1]])) == 1
+    assert writer.add(pa.Table.from_pylist([chunks[1]])) == [0]
     writer.flush()
     assert store.latest_outcomes()["member_ids"].to_pylist() == [["m1", "m2"]]
 
@@ -238,7 +238,7 @@ def test_a_chunk_that_arrives_twice_counts_once(store: ScoreStore) -> None:
     todo = plan(clips("a"), store, "m1")
     writer = ScoreWriter(store, todo, decode_id="d", fps=10.0)
     chunk, last = scored_rows(todo, 0)
-    assert writer.add(pa.Table.from_pylist([chunk, chunk, last])) == 1
+    assert writer.add(pa.Table.from_pylist([chunk, chunk, last])) == [0]
     writer.flush()
     (file,) = store.logits_files("d", ["m1"])
     assert pq.read_table(file, partitioning=None)["frame_index"].to_pylist() == [0, 1, 2]
@@ -356,7 +356,19 @@ def test_a_plan_is_what_sets_of_pairs_say(
 def test_the_work_comes_to_the_frames_of_its_footage_and_one_of_each_still_image(
     store: ScoreStore,
 ) -> None:
-    images = clips("x", "y", "z", media="image", duration_seconds=None)
-    missing = plan(pa.concat_tables([clips("a", "b"), images]), store, "m")
-    assert missing.num_frames(10.0) == 2 * 18_000 + 3
-    assert plan(clips(), store, "m").num_frames(10.0) == 0
+    images = clips("x", "y", media="image", duration_seconds=None)
+    slow = clips("s", source_fps=1.0)
+    missing = plan(pa.concat_tables([clips("a", source_fps=30.0), images, slow]), store, "m")
+    assert missing.frames_per_item(10.0).tolist() == [18_000, 1, 1, 1_800]
+    assert (missing.footage_hours, missing.num_unknown) == (1.0, 0)
+    assert len(plan(clips(), store, "m").frames_per_item(10.0)) == 0
+
+
+def test_clips_of_unknown_length_are_counted_and_taken_for_as_long_as_the_others(
+    store: ScoreStore,
+) -> None:
+    raw = clips("r", "q", duration_seconds=None)
+    both = plan(pa.concat_tables([clips("a"), raw]), store, "m")
+    assert both.frames_per_item(10.0).tolist() == [18_000] * 3
+    assert both.num_unknown == 2
+    assert plan(raw, store, "m").frames_per_item(10.0).tolist() == [0, 0]

@@ -99,7 +99,7 @@ def test_scores_are_others_when_clips_or_outcomes_are(tmp_path):
     counts = {
         "num_clips": 2, "num_ok": 2, "num_partial": 0, "num_failed": 0, "num_clips_scored": 0,
         "num_pairs_present": 2, "num_pairs_missing": 0, "num_frames": 0, "footage_hours": 0.0,
-        "seconds": 1.0, "estimated_seconds": None, "reasons": {}, "decoders": {}, "shares": {},
+        "seconds": 1.0, "estimated_seconds": None, "reasons": {}, "partial_reasons": {}, "decoders": {}, "shares": {},
         "limited_by": None, "dry_run": False,
     }  # fmt: skip
     scored = ScoreSummary(**counts)
