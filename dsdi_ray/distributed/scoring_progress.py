@@ -1,5 +1,6 @@
 """The progress line of a scoring job."""
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -51,8 +52,8 @@ class ScoringProgress:
         Args:
             complete: Work items, by work_id, that are complete since the last time.
         """
-        if not self._num_done and not self._bar.n:  # until now the actors started
-            self._bar.reset(total=self._bar.total)
+        if not self._num_done and not self._bar.n:  # the actors' start says nothing of the rate
+            self._bar.start_t = time.time() - self._times.seconds
         self._num_done += len(complete)
         self._expected_left -= float(self._expected[list(complete)].sum())
         num_frames = self._writer.num_frames + self._writer.num_frames_arriving
