@@ -9,9 +9,9 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.sweep_slots import WORKER_CPUS
 from dsdi_ray.distributed.train import SweepShare, train_member
-from dsdi_ray.distributed.train_loop import take_over
 from dsdi_ray.distributed.train_progress import read_history
 from dsdi_ray.errors import DsdiError
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord

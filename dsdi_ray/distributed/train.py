@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
-from dsdi_ray.distributed.train_loop import (
-    CHECKPOINTS,
-    HISTORY_FILE,
-    starting_network,
-    take_over,
-)
+from dsdi_ray.distributed.train_loop import CHECKPOINTS, HISTORY_FILE, starting_network
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
 from dsdi_ray.distributed.train_run import run_workers
 from dsdi_ray.distributed.train_workers import worker_shares

@@ -1,5 +1,7 @@
 import json
 import runpy
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.members import load_member
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.train import train_member
 from dsdi_ray.distributed.train_loop import starting_network
 from dsdi_ray.distributed.train_members import train_each
@@ -172,6 +175,25 @@ def test_a_diverging_run_ends_on_all_workers_and_names_images_of_both(local_ray,
         r"set optimizer.lr below 1e\+30",
     ):
         train_member(wild, data=data, out=tmp_path / "m", num_workers=2)
+
+
+def test_several_workers_of_a_run_that_is_taken_over_end_together_and_are_not_started_again(
+    local_ray, data, tmp_path
+):
+    def take_over_after_an_epoch():
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline:
+            for history in tmp_path.glob("m.training/*/history.jsonl"):
+                take_over(history.parent)
+                return
+            time.sleep(0.02)
+
+    other = threading.Thread(target=take_over_after_an_epoch)
+    other.start()
+    with pytest.raises(DataError, match="this run ends") as caught:
+        train_member(recipe(epochs=2000), data=data, out=tmp_path / "m", num_workers=2)
+    other.join()
+    assert caught.value.__cause__ is None, "Ray was told of a failure, and has tried again"
 
 
 def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path):
