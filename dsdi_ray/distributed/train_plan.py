@@ -76,7 +76,12 @@ class TrainPlan:
 
 
 def plan_training(
-    recipe: Recipe, *, data: Path, num_workers: int = 1, use_gpu: bool | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    num_runs: int = 1,
 ) -> TrainPlan:
     """Plan a run; nothing is written.
 
@@ -87,11 +92,12 @@ def plan_training(
         data: Prepared set.
         num_workers: Data-parallel workers.
         use_gpu: None for GPUs where there are any.
+        num_runs: At the same time, whose share of the cores it gets.
 
     Raises:
         UserError: As :func:`dsdi_ray.distributed.train.train_member`.
     """
-    shares = worker_shares(num_workers, use_gpu, num_runs=1)
+    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
     PreparedSet.open(data.resolve())
     trial = ray.remote(
         num_cpus=0 if shares.use_gpu else 1,

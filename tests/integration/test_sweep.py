@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prepared_images import write_coloured_set
@@ -13,6 +14,7 @@ from rate_sweep import DRIVER, num_epochs_done, outcomes, write_sweep
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
+from dsdi_ray.distributed import sweep_plan
 from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
 from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
 from dsdi_ray.errors import DataError
@@ -100,6 +102,26 @@ def test_the_plan_counts_trials_and_slots_and_estimates(local_ray, data, sweep_f
     assert not (tmp_path / "none").exists()
 
 
+def test_the_plan_times_trials_on_their_share_of_the_cores_and_workers(
+    local_ray, data, sweep_file, tmp_path, monkeypatch
+):
+    asked = []
+
+    def ten_seconds(recipe, *, data, num_workers, use_gpu, num_runs):
+        asked.append((num_workers, num_runs))
+        return SimpleNamespace(estimated_seconds=10.0)
+
+    monkeypatch.setattr(sweep_plan, "plan_training", ten_seconds)
+    seconds = [
+        plan_sweep(
+            load_sweep(sweep_file, changes), data=data, out=tmp_path / "none"
+        ).estimated_seconds
+        for changes in ([], ["resources.workers=2"], ["space={input_px: [64]}"])
+    ]
+    assert asked == [(1, 2), (2, 1), (1, 2)]
+    assert seconds == [15, 30, 10], "one trial takes its time, however many slots there are"
+
+
 def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
     shown = CliRunner().invoke(app, ["sweep", "show", str(unbroken.out), "--json"])
     assert shown.exit_code == 0, shown.output
@@ -166,6 +188,7 @@ _ONE_SIZE = """
 import json, sys
 from pathlib import Path
 from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed import sweep_plan
 from dsdi_ray.distributed.sweep import run_sweep
 from dsdi_ray.distributed.sweep_slots import sweep_slots
 from dsdi_ray.errors import ResourceError
