@@ -1,5 +1,6 @@
 """Whose a run's folder is: workers of another driver, or of a trial that was stopped, end."""
 
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ _OWNER_FILE = "owner"
 
 
 class OwnerError(DataError):
-    """A run's folder is another's by now. Where several workers train, all come upon it."""
+    """A run's folder is another's by now, or is not there. Where several train, all end by it."""
 
 
 def take_over(work: Path) -> str:
@@ -28,9 +29,16 @@ def check_owner(work: Path, owner: str) -> None:
     """End workers whose driver was killed, who were started twice, or whose trial was stopped.
 
     Raises:
-        OwnerError: If the folder is another run's by now.
+        OwnerError: If the folder is another run's by now, or is not there on this node.
     """
-    if (work / _OWNER_FILE).read_text("utf-8") != owner:
+    try:
+        found = (work / _OWNER_FILE).read_text("utf-8")
+    except FileNotFoundError as error:
+        raise OwnerError(
+            f"{work}: the folder of the run is not seen from the node {socket.gethostname()}; "
+            "--out must be on a file system that all nodes share"
+        ) from error
+    if found != owner:
         raise OwnerError(
             f"{work}: the same recipe was started again for the same --out; this run ends"
         )

@@ -14,9 +14,10 @@ from rate_sweep import DRIVER, num_epochs_done, outcomes, write_sweep
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
-from dsdi_ray.distributed import sweep_plan
+from dsdi_ray.distributed import sweep, sweep_plan
 from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
 from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
+from dsdi_ray.distributed.sweep_trial import TrialJob
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
 from dsdi_ray.storage.sweep_records import SweepFolder
@@ -86,6 +87,20 @@ def test_a_sweep_that_is_over_is_not_run_again(unbroken, data, sweep_file):
     assert again.num_run == 0
     assert (again.best_trial, again.best_value) == (unbroken.best_trial, unbroken.best_value)
     assert outcomes(unbroken.out) == before
+
+
+def test_a_trial_on_a_node_that_does_not_see_the_folder_says_so(
+    local_ray, data, sweep_file, tmp_path, monkeypatch
+):
+    """There the sweep's folder is as one that is nowhere."""
+    unseen = {"folder": tmp_path / "unseen"}
+    monkeypatch.setattr(sweep, "TrialJob", lambda **job: TrialJob(**job | unseen))
+    one = load_sweep(sweep_file, ["space={input_px: [64]}"])
+    summary = run_sweep(one, data=data, out=tmp_path / "sweep")
+    assert summary.counts == {"failed": 1}
+    (row,) = outcomes(tmp_path / "sweep")
+    assert row["reason"].startswith("the process that drives it failed each time: DataError: ")
+    assert f"{tmp_path}/unseen/trials/0000/record.json: is missing, as the node " in row["reason"]
 
 
 def test_another_sweep_is_refused_for_the_same_folder(unbroken, data, sweep_file):
@@ -188,7 +203,7 @@ _ONE_SIZE = """
 import json, sys
 from pathlib import Path
 from dsdi_ray.distributed.session import ray_session
-from dsdi_ray.distributed import sweep_plan
+from dsdi_ray.distributed import sweep, sweep_plan
 from dsdi_ray.distributed.sweep import run_sweep
 from dsdi_ray.distributed.sweep_slots import sweep_slots
 from dsdi_ray.errors import ResourceError

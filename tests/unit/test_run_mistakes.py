@@ -1,5 +1,7 @@
 """How a worker's run ends early: what is returned to the driver, and what is raised for Ray."""
 
+import socket
+
 import pytest
 import torch
 
@@ -22,6 +24,11 @@ def test_workers_end_where_another_run_has_taken_over(tmp_path):
     check_owner(tmp_path, "me")
     with pytest.raises(OwnerError, match="was started again for the same --out; this run ends"):
         check_owner(tmp_path, "another")
+
+
+def test_a_folder_that_the_node_does_not_see_is_said_with_the_node(tmp_path):
+    with pytest.raises(OwnerError, match=f"not seen from the node {socket.gethostname()}; --out"):
+        check_owner(tmp_path / "elsewhere", "me")
 
 
 def test_a_run_that_comes_to_its_end_has_no_mistake():
