@@ -17,6 +17,7 @@ from dsdi_ray.distributed.train_progress import read_history
 from dsdi_ray.errors import DataError, DsdiError
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord
 
+DECODED = "decoded"  # folder of pictures in the sweep's, while it runs
 _REPORTED = ("epoch", "train_loss", "validation_loss", "lrap", "map", "learning_rate", "seconds")
 
 
@@ -68,7 +69,7 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
             in_sweep=SweepShare(
                 gpus_per_worker=job.gpus_per_worker,
                 cpus_per_worker=WORKER_CPUS,
-                decoded=job.folder / "decoded",
+                decoded=job.folder / DECODED,
                 on_epoch=_report,
             ),
         )

@@ -72,7 +72,7 @@ def load_pictures(
         recipe: Its split, labels and input size.
         cache_bytes: A part whose decoded pictures take no more is decoded once, in advance.
         shared: Folder where the decoded pictures of the whole set are kept for other runs, if they
-            take no more than that.
+            take no more than that and the disk has room.
 
     Raises:
         ConfigError: If the set, or an image of it, has no answers and the recipe's labels are made
