@@ -128,7 +128,7 @@ def train_member(
         "owner": take_over(work),
         "num_threads": shares.num_threads,
         "num_loaders": shares.num_loaders,
-        "decoded": str(in_sweep.decoded) if in_sweep else None,
+        "decoded": _decoded(in_sweep, work, num_workers=num_workers),
     }
     history = work / HISTORY_FILE
     with follow(recipe, history, mlflow=mlflow, on_epoch=in_sweep.on_epoch if in_sweep else None):
@@ -191,6 +191,13 @@ def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume:
     elif done:
         print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
     checkpoints.clean()
+
+
+def _decoded(in_sweep: SweepShare | None, work: Path, *, num_workers: int) -> str | None:
+    """Folder of pictures that several read: the sweep's trials, or the workers of the run."""
+    if in_sweep is not None:
+        return str(in_sweep.decoded)
+    return str(work / "decoded") if num_workers > 1 else None
 
 
 def _resources(in_sweep: SweepShare | None, *, use_gpu: bool) -> dict[str, float]:

@@ -45,7 +45,7 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
         config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``work`` (folder
             of the run), ``run_id``, ``owner`` (of the folder, see
             :mod:`dsdi_ray.distributed.run_owner`), ``num_threads`` (None: torch's choice),
-            ``num_loaders``, ``decoded`` (folder of pictures that runs share, or None).
+            ``num_loaders``, ``decoded`` (folder of pictures that are shared, or None).
 
     Returns:
         A mistake that was come upon, see :func:`mistake_of`.

@@ -52,7 +52,8 @@ class TrainPlan:
         weights_mib: On each device: weights, gradients, the optimiser's state, the moving average.
         activations_mib: On each device: what the forward pass keeps for the backward pass.
         peak_mib: Most that a GPU held in the trial steps, None on a CPU.
-        pictures_mib: In each worker's memory: the decoded pictures, or the files if they do not fit.
+        pictures_mib: In memory: the decoded pictures, or the files if they do not fit.
+        pictures_are_shared: By the workers of a node; else each holds them.
         seconds_per_step: Of the trial steps, one worker's share.
         estimated_seconds: Of the whole run, without start-up; workers' exchange is not in it.
     """
@@ -71,6 +72,7 @@ class TrainPlan:
     activations_mib: float
     peak_mib: float | None
     pictures_mib: float
+    pictures_are_shared: bool
     seconds_per_step: float
     estimated_seconds: float
 
@@ -150,7 +152,7 @@ def _plan(
         steps_per_epoch=steps,
     )
     trial = _Trial(learner, train, share, batch_size=len(batch))
-    is_cached = len(train) * recipe.input_px**2 * 3 <= CACHE_BYTES
+    is_cached = max(len(train), len(validation)) * recipe.input_px**2 * 3 <= CACHE_BYTES
     files = [len(jpeg) for part in (train, validation) for jpeg in part.jpegs]
     pictures_bytes = len(files) * recipe.input_px**2 * 3 if is_cached else sum(files)
     # What fits in memory is decoded once.
@@ -172,6 +174,7 @@ def _plan(
         activations_mib=facts.activation_bytes / 2**20,
         peak_mib=torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
         pictures_mib=pictures_bytes / 2**20,
+        pictures_are_shared=is_cached and num_workers > 1,
         seconds_per_step=trial.step_seconds,
         estimated_seconds=decoding / max(1, num_loaders) + computing,
     )
