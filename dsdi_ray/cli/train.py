@@ -125,7 +125,8 @@ def _print_plan(
             "steps": f"{plan.steps_per_epoch:,} an epoch, {plan.num_steps:,} in {plan.epochs} epochs",
             f"memory ({plan.device})": f"{plan.weights_mib + plan.activations_mib:,.0f} MiB: "
             f"{plan.weights_mib:,.0f} for weights, {plan.activations_mib:,.0f} for activations{peak}",
-            "pictures": f"{plan.pictures_mib:,.0f} MiB of memory on each worker",
+            "pictures": f"{plan.pictures_mib:,.0f} MiB of memory on each "
+            f"{'node' if plan.pictures_are_shared else 'worker'}",
             "time": f"about {duration(plan.estimated_seconds)}, {plan.seconds_per_step:.2f} s a step",
         },
     )

@@ -3,7 +3,10 @@
 Shapes: N pictures of side S.
 """
 
+import math
 import os
+import shutil
+import socket
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dsdi_ray.storage.scratch import locked_among_nodes
 from dsdi_ray.vision.transforms import decode_square
 
 
@@ -42,11 +46,12 @@ def decode_all(
 
 def shared_pictures(
     folder: Path, prepared_id: str, jpegs: Sequence[pa.Buffer], side_px: int
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8] | None:
     """The decoded pictures of a set, mapped from a file that is made where it is not there.
 
-    Runs on a machine that map it hold it in memory once. Two that begin at the same time may both
-    decode; one's file stays.
+    Runs on a machine that map it hold it in memory once. Of those that begin together one decodes,
+    on all cores, and the others wait. Where the folder's file system has no locks, or has them for
+    each node alone, several decode, and one's file stays.
 
     Args:
         folder: Of such files.
@@ -55,17 +60,32 @@ def shared_pictures(
         side_px: S.
 
     Returns:
-        Read-only, ``[N, S, S, 3]``.
+        Read-only, ``[N, S, S, 3]``; None where the disk has no room for them.
     """
     path = folder / f"{prepared_id}-{side_px}px.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        shape = (len(jpegs), side_px, side_px, 3)
-        written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        decode_all(jpegs, side_px, into=written)
-        written.flush()
-        del written
-        temporary.replace(path)
+        with locked_among_nodes(folder / ".lock") as is_alone:
+            if is_alone:
+                for left in folder.glob(
+                    f".*.{socket.gethostname()}.*.tmp"
+                ):  # by one that was killed
+                    left.unlink(missing_ok=True)
+            if not path.is_file() and not _decode_file(path, jpegs, side_px):
+                return None
     pictures: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return pictures
+
+
+def _decode_file(path: Path, jpegs: Sequence[pa.Buffer], side_px: int) -> bool:
+    """Write the pictures, whole or not at all; False where there is no room."""
+    shape = (len(jpegs), side_px, side_px, 3)
+    if math.prod(shape) > shutil.disk_usage(path.parent).free:
+        return False  # what maps a file that the disk cannot hold is killed
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}.tmp")
+    written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    decode_all(jpegs, side_px, into=written)
+    written.flush()
+    del written
+    temporary.replace(path)
+    return True

@@ -25,7 +25,7 @@ from dsdi_ray.distributed.sweep_points import OptunaPoints, planned_trials
 from dsdi_ray.distributed.sweep_progress import SweepProgress
 from dsdi_ray.distributed.sweep_results import write_results, write_table
 from dsdi_ray.distributed.sweep_slots import TRIAL_CPUS, SweepSlots, sweep_slots
-from dsdi_ray.distributed.sweep_trial import TrialJob, run_trial
+from dsdi_ray.distributed.sweep_trial import DECODED, TrialJob, run_trial
 from dsdi_ray.progress import print_line, progress_bar
 from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.sweep_records import SweepFolder
@@ -113,6 +113,7 @@ def run_sweep(
     )
     num_over = sum(record.is_over for record in board.records)
     _SweepJob(sweep, base, board, folder, job, slots).run()
+    shutil.rmtree(out / DECODED, ignore_errors=True)
     write_results(sweep, board, folder)
     return _summary(sweep, board, folder, num_over=num_over, started=started)
 

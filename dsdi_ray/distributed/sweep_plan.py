@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.session import cluster_resources
 from dsdi_ray.distributed.sweep_board import SweepBoard
 from dsdi_ray.distributed.sweep_points import planned_trials
 from dsdi_ray.distributed.sweep_results import trials_page_table, write_results
-from dsdi_ray.distributed.sweep_slots import sweep_slots
+from dsdi_ray.distributed.sweep_slots import num_at_full_speed, sweep_slots
 from dsdi_ray.distributed.train_plan import plan_training
 from dsdi_ray.report.page import PageTable
 from dsdi_ray.storage.prepared import PreparedSet
@@ -83,7 +84,14 @@ def plan_sweep(sweep: Sweep, *, data: Path, out: Path, use_gpu: bool | None = No
     waiting = [record for record in trials if not record.is_over]
     recipes = [Recipe.model_validate(record.recipe) for record in waiting]
     recipes += [trial_recipe(sweep, base, {}, seed=0)] * (num_trials - len(trials))
-    seconds = _estimate(recipes, data=data, use_gpu=use_gpu) / slots.num_trials
+    seconds = _trial_seconds(
+        recipes,
+        data=data,
+        use_gpu=use_gpu,
+        num_workers=sweep.resources.workers,
+        num_runs=slots.num_trials,
+    )
+    side_by_side = num_at_full_speed(slots, sweep.resources, num_gpus=cluster_resources().num_gpus)
     return SweepPlan(
         trials=[[r.name, say_point(r.point), r.seed, r.status] for r in trials],
         num_trials=num_trials,
@@ -91,7 +99,7 @@ def plan_sweep(sweep: Sweep, *, data: Path, out: Path, use_gpu: bool | None = No
         num_slots=slots.num_trials,
         device="GPUs" if slots.use_gpu else "CPU cores",
         num_epochs=sum(recipe.epochs for recipe in recipes),
-        estimated_seconds=seconds,
+        estimated_seconds=max(sum(seconds) / side_by_side, max(seconds, default=0.0)),
     )
 
 
@@ -132,16 +140,20 @@ def _status(record: TrialRecord) -> str:
     return "running or cut off" if record.history and not record.is_over else record.status
 
 
-def _estimate(recipes: Sequence[Recipe], *, data: Path, use_gpu: bool | None) -> float:
-    """Seconds of all, one after the other, from a few steps of each network and size."""
+def _trial_seconds(
+    recipes: Sequence[Recipe], *, data: Path, use_gpu: bool | None, num_workers: int, num_runs: int
+) -> list[float]:
+    """Seconds of each, from a few steps of each network and size on a trial's share of the cores."""
     seconds: dict[tuple[str, int], float] = {}
     for recipe in recipes:
         kind = (recipe.backbone.name, recipe.input_px)
         if kind not in seconds and len(seconds) < _MAX_TRIED:
-            plan = plan_training(recipe, data=data, use_gpu=use_gpu)
+            plan = plan_training(
+                recipe, data=data, num_workers=num_workers, use_gpu=use_gpu, num_runs=num_runs
+            )
             seconds[kind] = plan.estimated_seconds / recipe.epochs
     usual = sum(seconds.values()) / max(1, len(seconds))
-    return sum(
+    return [
         recipe.epochs * seconds.get((recipe.backbone.name, recipe.input_px), usual)
         for recipe in recipes
-    )
+    ]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -59,10 +60,11 @@ class SweepProgress(InThisProcess, Callback):
         self.update()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The process that drives a trial died more often than is put up with."""
+        """The process that drives a trial failed more often than is put up with."""
         number = trial.config["trial"]
         self._running.discard(number)
-        self._board.fail_trial(number, reason="the process that drives it died each time")
+        reason = f"the process that drives it failed each time{_last_error(trial)}"
+        self._board.fail_trial(number, reason=reason)
         self.update()
 
     def update(self) -> None:
@@ -102,3 +104,11 @@ class SweepProgress(InThisProcess, Callback):
         reason = f" ({record.reason})" if record.reason else ""
         place = f"trial {record.name} {record.status}{reason}: {value}"
         return f"{place}; {say_point(record.point)}, seed {record.seed}"
+
+
+def _last_error(trial: Any) -> str:
+    """The end of what a trial's process failed with. Ray's get_error has it later, or never."""
+    path = Path(trial.error_file) if trial.error_file else None
+    lines = path.read_text("utf-8").split("\n") if path and path.is_file() else []
+    said = [line.strip() for line in lines if line.strip()]
+    return f": {said[-1].removeprefix('dsdi_ray.errors.')[:500]}" if said else ""

@@ -59,3 +59,18 @@ def sweep_slots(resources: Resources, *, use_gpu: bool | None) -> SweepSlots:
     if resources.max_concurrent is not None:
         num_trials = min(num_trials, resources.max_concurrent)
     return SweepSlots(use_gpu=on_gpu, num_trials=num_trials)
+
+
+def num_at_full_speed(slots: SweepSlots, resources: Resources, *, num_gpus: float) -> float:
+    """As how many trials count those at the same time: four that share a GPU get done what one does.
+
+    On CPU cores each is taken to run on its share of them, and counts as one.
+
+    Args:
+        slots: For trials.
+        resources: Of a trial.
+        num_gpus: Of the cluster.
+    """
+    if not slots.use_gpu:
+        return slots.num_trials
+    return min(slots.num_trials, num_gpus / resources.workers)

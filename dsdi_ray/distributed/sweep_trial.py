@@ -1,5 +1,6 @@
 """One trial of a sweep: what Ray Tune runs in a process of its own."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.sweep_slots import WORKER_CPUS
 from dsdi_ray.distributed.train import SweepShare, train_member
-from dsdi_ray.distributed.train_loop import take_over
 from dsdi_ray.distributed.train_progress import read_history
-from dsdi_ray.errors import DsdiError
+from dsdi_ray.errors import DataError, DsdiError
 from dsdi_ray.storage.sweep_records import SweepFolder, TrialRecord
 
+DECODED = "decoded"  # folder of pictures in the sweep's, while it runs
 _REPORTED = ("epoch", "train_loss", "validation_loss", "lrap", "map", "learning_rate", "seconds")
 
 
@@ -46,14 +48,14 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     """Train a trial's recipe, or go on with it; what becomes of it is written to its record.
 
     A trial that fails is not raised: Ray Tune would try again what fails each time. It does try
-    again where a process died.
+    again where a process died, or does not see the record.
 
     Args:
         config: ``trial``, its number.
         job: What it shares with the others.
     """
     folder = SweepFolder(job.folder)
-    record = folder.read(config["trial"])
+    record = _read_here(folder, config["trial"])
     member = folder.member_folder(record.number)
     try:
         train_member(
@@ -67,7 +69,7 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
             in_sweep=SweepShare(
                 gpus_per_worker=job.gpus_per_worker,
                 cpus_per_worker=WORKER_CPUS,
-                decoded=job.folder / "decoded",
+                decoded=job.folder / DECODED,
                 on_epoch=_report,
             ),
         )
@@ -84,6 +86,13 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
         return
     history = read_history(member / "history.jsonl")
     folder.write(replace(record, status="finished", reason=None, history=history))
+
+
+def _read_here(folder: SweepFolder, number: int) -> TrialRecord:
+    try:
+        return folder.read(number)
+    except DataError as error:
+        raise DataError(f"{error}, as the node {socket.gethostname()} sees it") from error
 
 
 def latest_history(folder: SweepFolder, record: TrialRecord) -> list[Mapping[str, Any]]:

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dsdi_ray.config import Recipe
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.train_bundles import Trained, write_bundles
-from dsdi_ray.distributed.train_loop import (
-    CHECKPOINTS,
-    HISTORY_FILE,
-    starting_network,
-    take_over,
-)
+from dsdi_ray.distributed.train_loop import CHECKPOINTS, HISTORY_FILE, starting_network
 from dsdi_ray.distributed.train_progress import TENSORBOARD, follow, read_history
 from dsdi_ray.distributed.train_run import run_workers
 from dsdi_ray.distributed.train_workers import worker_shares
@@ -132,7 +128,7 @@ def train_member(
         "owner": take_over(work),
         "num_threads": shares.num_threads,
         "num_loaders": shares.num_loaders,
-        "decoded": str(in_sweep.decoded) if in_sweep else None,
+        "decoded": _decoded(in_sweep, work, num_workers=num_workers),
     }
     history = work / HISTORY_FILE
     with follow(recipe, history, mlflow=mlflow, on_epoch=in_sweep.on_epoch if in_sweep else None):
@@ -195,6 +191,13 @@ def _begin(recipe: Recipe, checkpoints: TrainCheckpoints, work: Path, *, resume:
     elif done:
         print_line(f"{recipe.name}: goes on after epoch {done[-1]} of {recipe.epochs}")
     checkpoints.clean()
+
+
+def _decoded(in_sweep: SweepShare | None, work: Path, *, num_workers: int) -> str | None:
+    """Folder of pictures that several read: the sweep's trials, or the workers of the run."""
+    if in_sweep is not None:
+        return str(in_sweep.decoded)
+    return str(work / "decoded") if num_workers > 1 else None
 
 
 def _resources(in_sweep: SweepShare | None, *, use_gpu: bool) -> dict[str, float]:

@@ -71,8 +71,8 @@ def load_pictures(
         prepared: Where from.
         recipe: Its split, labels and input size.
         cache_bytes: A part whose decoded pictures take no more is decoded once, in advance.
-        shared: Folder where the decoded pictures of the whole set are kept for other runs, if they
-            take no more than that.
+        shared: Folder where the decoded pictures of the whole set are kept for others that read
+            them, if no part takes more than that and the disk has room.
 
     Raises:
         ConfigError: If the set, or an image of it, has no answers and the recipe's labels are made
@@ -82,7 +82,8 @@ def load_pictures(
     labelled = labelled_parts(prepared, recipe)
     jpegs = [value.as_buffer() for value in prepared.read(["jpeg"])["jpeg"]]
     in_common = None
-    if shared is not None and len(jpegs) * recipe.input_px**2 * 3 <= cache_bytes:
+    largest = max(len(part) for part in labelled)
+    if shared is not None and largest * recipe.input_px**2 * 3 <= cache_bytes:
         in_common = shared_pictures(shared, prepared.prepared_id, jpegs, recipe.input_px)
     parts = []
     for part in labelled:

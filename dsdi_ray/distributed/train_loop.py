@@ -6,7 +6,6 @@ alone, so a run that resumes after any epoch goes on as if it had never stopped.
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from dsdi_ray.distributed.loss_watch import DivergedError
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.distributed.objectives import build_objective
 from dsdi_ray.distributed.optimizers import learning_rate
+from dsdi_ray.distributed.run_owner import OwnerError, check_owner_together, owner_watch
 from dsdi_ray.distributed.train_data import Feeder, load_pictures, num_steps
 from dsdi_ray.distributed.train_epoch import Worker, check_shares, train_epoch
 from dsdi_ray.distributed.validation import validation_logits, validation_metrics
-from dsdi_ray.errors import DataError, ResourceError, UserError
+from dsdi_ray.errors import ResourceError, UserError
 from dsdi_ray.method.epoch_selection import selected_epoch
 from dsdi_ray.method.snapshots import cycle_ends
 from dsdi_ray.storage.member_weights import read_weights_file
@@ -35,7 +35,7 @@ from dsdi_ray.storage.prepared import PreparedSet
 from dsdi_ray.storage.train_checkpoints import TrainCheckpoint, TrainCheckpoints
 from dsdi_ray.vision.backbones import build_backbone, load_pretrained
 
-CHECKPOINTS, HISTORY_FILE, OWNER_FILE = "checkpoints", "history.jsonl", "owner"
+CHECKPOINTS, HISTORY_FILE = "checkpoints", "history.jsonl"
 
 
 def train_loop(config: Mapping[str, Any]) -> UserError | None:
@@ -43,12 +43,12 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
 
     Args:
         config: ``recipe``, ``weights`` (hub, none, or an absolute path), ``data``, ``work`` (folder
-            of the run), ``run_id``, ``owner`` (of the folder, see :func:`check_owner`),
-            ``num_threads`` (None: torch's choice), ``num_loaders``, ``decoded`` (folder of pictures
-            that runs share, or None).
+            of the run), ``run_id``, ``owner`` (of the folder, see
+            :mod:`dsdi_ray.distributed.run_owner`), ``num_threads`` (None: torch's choice),
+            ``num_loaders``, ``decoded`` (folder of pictures that are shared, or None).
 
     Returns:
-        A mistake that was come upon. It is not raised: Ray would do again what fails each time.
+        A mistake that was come upon, see :func:`mistake_of`.
     """
     skip_last_collection()
     if config["num_threads"]:
@@ -60,18 +60,42 @@ def train_loop(config: Mapping[str, Any]) -> UserError | None:
         device=_device(),
         num_loaders=config["num_loaders"],
     )
+    recipe = Recipe.model_validate(config["recipe"])
+    return mistake_of(
+        lambda: _train(recipe, worker, config), name=recipe.name, num_workers=worker.num_workers
+    )
+
+
+def mistake_of(train: Callable[[], None], *, name: str, num_workers: int) -> UserError | None:
+    """Train, and return the mistake that it came upon: Ray would do again what is raised.
+
+    Args:
+        train: One worker's part.
+        name: Of the recipe.
+        num_workers: Where there are others, what they may not have come upon is raised: they wait.
+
+    Returns:
+        None where the training came to its end.
+    """
+    mistake: UserError
     try:
-        _train(Recipe.model_validate(config["recipe"]), worker, config)
+        train()
     except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"recipe {config['recipe']['name']}: the GPU's memory does not do for its batches; "
+        mistake = ResourceError(
+            f"recipe {name}: the GPU's memory does not do for its batches; "
             "set accumulate above 1, or batch_size or input_px lower"
-        ) from error
+        )
+        if num_workers > 1:
+            raise mistake from error
+    except (DivergedError, OwnerError) as error:
+        mistake = error
     except UserError as error:
-        if worker.num_workers > 1 and not isinstance(error, DivergedError):
-            raise  # the others may not have come upon it and wait
-        return error
-    return None
+        if num_workers > 1:
+            raise
+        mistake = error
+    else:
+        return None
+    return mistake
 
 
 def _device() -> torch.device:
@@ -102,7 +126,7 @@ def starting_network(recipe: Recipe, *, weights: str, num_classes: int) -> nn.Mo
 
 def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
     work = Path(config["work"])
-    check_owner(work, config["owner"])
+    check_owner_together(work, config["owner"], num_workers=worker.num_workers)
     prepared = PreparedSet.open(Path(config["data"]))
     shared = Path(config["decoded"]) if config["decoded"] else None
     train, validation = load_pictures(prepared, recipe, shared=shared)
@@ -124,7 +148,7 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
     checkpoints = TrainCheckpoints(work / CHECKPOINTS, run_id=config["run_id"])
     history = resume(learner, checkpoints)
     # Several workers wait for each other in a step, so there it is seen between epochs alone.
-    on_step = _owner_watch(work, config["owner"]) if worker.num_workers == 1 else None
+    on_step = owner_watch(work, config["owner"]) if worker.num_workers == 1 else None
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
         loss = train_epoch(
@@ -152,44 +176,11 @@ def _train(recipe: Recipe, worker: Worker, config: Mapping[str, Any]) -> None:
             )
         metrics["seconds"] = time.monotonic() - started
         history.append(metrics)
+        check_owner_together(work, config["owner"], num_workers=worker.num_workers)
         if worker.rank == 0:
-            check_owner(work, config["owner"])
             save(learner, checkpoints, history, recipe, logits)
             write_history(work / HISTORY_FILE, history)
         ray.train.report({k: v for k, v in metrics.items() if not isinstance(v, dict)})
-
-
-def check_owner(work: Path, owner: str) -> None:
-    """End workers whose driver was killed, who were started twice, or whose trial was stopped.
-
-    Raises:
-        DataError: If the folder is another run's by now.
-    """
-    if (work / OWNER_FILE).read_text("utf-8") != owner:
-        raise DataError(
-            f"{work}: the same recipe was started again for the same --out; this run ends"
-        )
-
-
-def take_over(work: Path) -> str:
-    """Make a run's folder this process's; workers of another end soon."""
-    owner = uuid.uuid4().hex
-    work.mkdir(parents=True, exist_ok=True)
-    (work / OWNER_FILE).write_text(owner, "utf-8")
-    return owner
-
-
-def _owner_watch(work: Path, owner: str) -> Callable[[], None]:
-    """``check_owner``, at most once a second."""
-    last = time.monotonic()
-
-    def check() -> None:
-        nonlocal last
-        if time.monotonic() - last > 1.0:
-            check_owner(work, owner)
-            last = time.monotonic()
-
-    return check
 
 
 def resume(learner: Learner, checkpoints: TrainCheckpoints) -> list[Mapping[str, Any]]:

@@ -52,7 +52,8 @@ class TrainPlan:
         weights_mib: On each device: weights, gradients, the optimiser's state, the moving average.
         activations_mib: On each device: what the forward pass keeps for the backward pass.
         peak_mib: Most that a GPU held in the trial steps, None on a CPU.
-        pictures_mib: In each worker's memory: the decoded pictures, or the files if they do not fit.
+        pictures_mib: In memory: the decoded pictures, or the files if they do not fit.
+        pictures_are_shared: By the workers of a node; else each holds them.
         seconds_per_step: Of the trial steps, one worker's share.
         estimated_seconds: Of the whole run, without start-up; workers' exchange is not in it.
     """
@@ -71,12 +72,18 @@ class TrainPlan:
     activations_mib: float
     peak_mib: float | None
     pictures_mib: float
+    pictures_are_shared: bool
     seconds_per_step: float
     estimated_seconds: float
 
 
 def plan_training(
-    recipe: Recipe, *, data: Path, num_workers: int = 1, use_gpu: bool | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    num_runs: int = 1,
 ) -> TrainPlan:
     """Plan a run; nothing is written.
 
@@ -87,11 +94,12 @@ def plan_training(
         data: Prepared set.
         num_workers: Data-parallel workers.
         use_gpu: None for GPUs where there are any.
+        num_runs: At the same time, whose share of the cores it gets.
 
     Raises:
         UserError: As :func:`dsdi_ray.distributed.train.train_member`.
     """
-    shares = worker_shares(num_workers, use_gpu, num_runs=1)
+    shares = worker_shares(num_workers, use_gpu, num_runs=num_runs)
     PreparedSet.open(data.resolve())
     trial = ray.remote(
         num_cpus=0 if shares.use_gpu else 1,
@@ -144,7 +152,7 @@ def _plan(
         steps_per_epoch=steps,
     )
     trial = _Trial(learner, train, share, batch_size=len(batch))
-    is_cached = len(train) * recipe.input_px**2 * 3 <= CACHE_BYTES
+    is_cached = max(len(train), len(validation)) * recipe.input_px**2 * 3 <= CACHE_BYTES
     files = [len(jpeg) for part in (train, validation) for jpeg in part.jpegs]
     pictures_bytes = len(files) * recipe.input_px**2 * 3 if is_cached else sum(files)
     # What fits in memory is decoded once.
@@ -166,6 +174,7 @@ def _plan(
         activations_mib=facts.activation_bytes / 2**20,
         peak_mib=torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
         pictures_mib=pictures_bytes / 2**20,
+        pictures_are_shared=is_cached and num_workers > 1,
         seconds_per_step=trial.step_seconds,
         estimated_seconds=decoding / max(1, num_loaders) + computing,
     )

@@ -18,8 +18,11 @@ from tensorboardX import SummaryWriter
 from dsdi_ray.config import Recipe
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.progress import print_line, progress_bar
+from dsdi_ray.storage.filesystems import short_reason
+from dsdi_ray.storage.scratch import locked_among_nodes
 
 TENSORBOARD = "tensorboard"
+_EXPERIMENT = "dsdi_ray"
 _POLL_SECONDS = 0.5
 Row = Mapping[str, Any]
 Writer = Callable[[Row], None]
@@ -35,19 +38,19 @@ def follow(
         recipe: That is trained.
         history: File of the run, which may not be there yet.
         mlflow: A folder or tracking URI where MLflow keeps its runs; None: no MLflow.
-        on_epoch: Told each row as well.
+        on_epoch: Told each row as well, before it is recorded.
 
     Raises:
         ResourceError: If MLflow is wanted and not installed.
     """
     is_over = threading.Event()
     with contextlib.ExitStack() as stack:
-        writers: list[Writer] = [stack.enter_context(_tensorboard(history.with_name(TENSORBOARD)))]
+        # Whoever stops a trial by its epochs is told first: the others write, and may be slow.
+        writers: list[Writer] = [] if on_epoch is None else [on_epoch]
+        writers.append(stack.enter_context(_tensorboard(history.with_name(TENSORBOARD))))
         if mlflow is not None:
             run_file = history.with_name("mlflow_run")
             writers.append(stack.enter_context(_mlflow(mlflow, recipe, run_file)))
-        if on_epoch is not None:
-            writers.append(on_epoch)
         done = read_history(history)
         for row in done:
             _record(writers, row)
@@ -126,27 +129,63 @@ def _mlflow(place: str, recipe: Recipe, run_file: Path) -> Iterator[Writer]:
         raise ResourceError(
             "MLflow was asked for and is not installed: pip install mlflow"
         ) from error
+    folder = None
     if "://" not in place:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else newer ones refuse folders
-        place = Path(place).resolve().as_uri()
+        folder = Path(place).resolve()
+        place = folder.as_uri()
     client = MlflowClient(tracking_uri=place)
     if run_file.is_file():
         run_id = run_file.read_text("utf-8")
     else:
-        known = client.get_experiment_by_name("dsdi_ray")
-        experiment = known.experiment_id if known else client.create_experiment("dsdi_ray")
-        run_id = client.create_run(experiment, run_name=recipe.name).info.run_id
+        run_id = client.create_run(_experiment(client, folder), run_name=recipe.name).info.run_id
         client.log_dict(run_id, recipe.model_dump(mode="json"), "recipe.yaml")
         run_file.write_text(run_id, "utf-8")
     num_logged = len(client.get_metric_history(run_id, "train_loss"))
+    is_lost = False
+
+    def attempt(call: Callable[[], object]) -> None:
+        """What MLflow refuses ends no training. It has tried again for minutes: it is left alone."""
+        nonlocal is_lost
+        if is_lost:
+            return
+        try:
+            call()
+        except Exception as error:
+            is_lost = True
+            print_line(
+                f"{recipe.name}: MLflow at {place} records no further epochs: {short_reason(error)}"
+            )
+
+    def log(row: Row) -> None:
+        for name, value in _scalars(row):
+            client.log_metric(run_id, name, value, step=row["epoch"])
 
     def write(row: Row) -> None:
         if row["epoch"] > num_logged:
-            for name, value in _scalars(row):
-                client.log_metric(run_id, name, value, step=row["epoch"])
+            attempt(lambda: log(row))
 
     yield write
-    client.set_terminated(run_id)
+    attempt(lambda: client.set_terminated(run_id))
+
+
+def _experiment(client: Any, folder: Path | None) -> str:
+    """The id of MLflow's experiment; trials that begin together all ask for it."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.ExitStack() as stack:
+        if folder is not None:  # there MLflow would make several of one name
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_among_nodes(folder / ".dsdi_ray.lock"))
+        experiment = client.get_experiment_by_name(_EXPERIMENT)
+        if experiment is None:
+            try:
+                return str(client.create_experiment(_EXPERIMENT))
+            except MlflowException:  # another has made it meanwhile
+                experiment = client.get_experiment_by_name(_EXPERIMENT)
+                if experiment is None:
+                    raise
+        return str(experiment.experiment_id)
 
 
 def _scalars(row: Row) -> Iterator[tuple[str, float]]:

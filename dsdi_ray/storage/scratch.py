@@ -121,6 +121,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_among_nodes(path: Path) -> Iterator[bool]:
+    """As :func:`locked`, in a folder that nodes share; False where its file system has no locks."""
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
 def _own_folder(root: Path) -> tuple[Path, IO[bytes]]:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     if root.stat().st_uid not in {os.getuid(), 0}:

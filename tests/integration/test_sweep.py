@@ -1,10 +1,13 @@
 """Sweeps on a real local Ray: early stopping, failures, what is left, and going on after kills."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prepared_images import write_coloured_set
@@ -13,8 +16,10 @@ from rate_sweep import DRIVER, num_epochs_done, outcomes, write_sweep
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
+from dsdi_ray.distributed import sweep, sweep_plan
 from dsdi_ray.distributed.sweep import SweepSummary, run_sweep
 from dsdi_ray.distributed.sweep_plan import plan_sweep, show_sweep
+from dsdi_ray.distributed.sweep_trial import TrialJob
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.bundles import read_member_spec
 from dsdi_ray.storage.sweep_records import SweepFolder
@@ -34,9 +39,29 @@ def sweep_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(local_ray, data, sweep_file, tmp_path_factory) -> SweepSummary:
+def pictures_seen() -> dict[str, int]:
+    """Names and bytes of decoded pictures in the folder of the unbroken sweep while it ran."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def unbroken(local_ray, data, sweep_file, tmp_path_factory, pictures_seen) -> SweepSummary:
     out = tmp_path_factory.mktemp("unbroken") / "sweep"
-    return run_sweep(load_sweep(sweep_file), data=data, out=out)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.05):
+            for path in (out / "decoded").glob("*.npy"):
+                with contextlib.suppress(FileNotFoundError):
+                    pictures_seen[path.name] = path.stat().st_size
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return run_sweep(load_sweep(sweep_file), data=data, out=out)
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 def test_a_weak_trial_is_stopped_and_one_that_diverges_is_a_row_with_its_reason(unbroken):
@@ -60,9 +85,12 @@ def test_a_finished_trial_is_a_member_of_its_best_epoch(unbroken):
     assert spec.recipe["optimizer"]["lr"] == 3e-3
 
 
-def test_trials_share_one_file_of_decoded_pictures_and_leave_no_other_weights(unbroken):
-    (decoded,) = (unbroken.out / "decoded").iterdir()
-    assert decoded.stat().st_size > 200 * 64 * 64 * 3
+def test_trials_share_one_file_of_decoded_pictures_and_leave_weights_of_members_alone(
+    unbroken, pictures_seen
+):
+    (num_bytes,) = pictures_seen.values()
+    assert num_bytes > 200 * 64 * 64 * 3
+    assert not (unbroken.out / "decoded").exists()
     weights = {p.relative_to(unbroken.out).parts[:2] for p in unbroken.out.rglob("*.safetensors")}
     assert weights == {("trials", "0000")}
     assert not (unbroken.out / "ray").exists()
@@ -86,6 +114,20 @@ def test_a_sweep_that_is_over_is_not_run_again(unbroken, data, sweep_file):
     assert outcomes(unbroken.out) == before
 
 
+def test_a_trial_on_a_node_that_does_not_see_the_folder_says_so(
+    local_ray, data, sweep_file, tmp_path, monkeypatch
+):
+    """There the sweep's folder is as one that is nowhere."""
+    unseen = {"folder": tmp_path / "unseen"}
+    monkeypatch.setattr(sweep, "TrialJob", lambda **job: TrialJob(**job | unseen))
+    one = load_sweep(sweep_file, ["space={input_px: [64]}"])
+    summary = run_sweep(one, data=data, out=tmp_path / "sweep")
+    assert summary.counts == {"failed": 1}
+    (row,) = outcomes(tmp_path / "sweep")
+    assert row["reason"].startswith("the process that drives it failed each time: DataError: ")
+    assert f"{tmp_path}/unseen/trials/0000/record.json: is missing, as the node " in row["reason"]
+
+
 def test_another_sweep_is_refused_for_the_same_folder(unbroken, data, sweep_file):
     other = load_sweep(sweep_file, ["seeds=2"])
     with pytest.raises(DataError, match=r"holds another sweep \(sweep differs\)"):
@@ -98,6 +140,26 @@ def test_the_plan_counts_trials_and_slots_and_estimates(local_ray, data, sweep_f
     assert plan.num_epochs == 15
     assert 0 < plan.estimated_seconds < 600
     assert not (tmp_path / "none").exists()
+
+
+def test_the_plan_times_trials_on_their_share_of_the_cores_and_workers(
+    local_ray, data, sweep_file, tmp_path, monkeypatch
+):
+    asked = []
+
+    def ten_seconds(recipe, *, data, num_workers, use_gpu, num_runs):
+        asked.append((num_workers, num_runs))
+        return SimpleNamespace(estimated_seconds=10.0)
+
+    monkeypatch.setattr(sweep_plan, "plan_training", ten_seconds)
+    seconds = [
+        plan_sweep(
+            load_sweep(sweep_file, changes), data=data, out=tmp_path / "none"
+        ).estimated_seconds
+        for changes in ([], ["resources.workers=2"], ["space={input_px: [64]}"])
+    ]
+    assert asked == [(1, 2), (2, 1), (1, 2)]
+    assert seconds == [15, 30, 10], "one trial takes its time, however many slots there are"
 
 
 def test_show_lists_the_best_first_from_the_folder_alone(unbroken):
@@ -166,6 +228,7 @@ _ONE_SIZE = """
 import json, sys
 from pathlib import Path
 from dsdi_ray.distributed.session import ray_session
+from dsdi_ray.distributed import sweep, sweep_plan
 from dsdi_ray.distributed.sweep import run_sweep
 from dsdi_ray.distributed.sweep_slots import sweep_slots
 from dsdi_ray.errors import ResourceError

@@ -1,5 +1,7 @@
 import json
 import runpy
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,16 @@ from typer.testing import CliRunner
 
 from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.members import load_member
+from dsdi_ray.distributed.run_owner import take_over
 from dsdi_ray.distributed.train import train_member
+from dsdi_ray.distributed.train_data import load_pictures
 from dsdi_ray.distributed.train_loop import starting_network
 from dsdi_ray.distributed.train_members import train_each
 from dsdi_ray.distributed.train_plan import plan_training
 from dsdi_ray.errors import ConfigError, DataError, ResourceError
 from dsdi_ray.storage.bundles import read_ensemble, read_member_spec, write_ensemble
 from dsdi_ray.storage.member_weights import read_member_weights
+from dsdi_ray.storage.prepared import PreparedSet
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +179,39 @@ def test_a_diverging_run_ends_on_all_workers_and_names_images_of_both(local_ray,
         train_member(wild, data=data, out=tmp_path / "m", num_workers=2)
 
 
+def test_several_workers_of_a_run_that_is_taken_over_end_together_and_are_not_started_again(
+    local_ray, data, tmp_path
+):
+    def take_over_after_an_epoch():
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline:
+            for history in tmp_path.glob("m.training/*/history.jsonl"):
+                take_over(history.parent)
+                return
+            time.sleep(0.02)
+
+    other = threading.Thread(target=take_over_after_an_epoch)
+    other.start()
+    with pytest.raises(DataError, match="this run ends") as caught:
+        train_member(recipe(epochs=2000), data=data, out=tmp_path / "m", num_workers=2)
+    other.join()
+    assert caught.value.__cause__ is None, "Ray was told of a failure, and has tried again"
+    assert len(list(tmp_path.glob("m.training/*/decoded/*.npy"))) == 1, "both read one file"
+
+
+def test_pictures_are_shared_where_each_part_fits_memory_and_are_the_same(data, tmp_path):
+    prepared, num_bytes = PreparedSet.open(data), 30 * 32 * 32 * 3  # of the training part
+    shared = load_pictures(prepared, recipe(), cache_bytes=num_bytes, shared=tmp_path / "decoded")
+    assert all(isinstance(part.cached, np.memmap) for part in shared)
+    own = load_pictures(prepared, recipe())
+    for here, there in zip(own, shared, strict=True):
+        everything = np.arange(len(here))
+        assert torch.equal(here.batch(everything), there.batch(everything))
+    fewer = load_pictures(prepared, recipe(), cache_bytes=num_bytes - 1, shared=tmp_path / "none")
+    assert fewer[0].cached is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_recipe_that_fails_does_not_end_the_others(local_ray, data, tmp_path):
     for name, labels in (("bad", "{encoding: majority}"), ("good", "{}")):
         (tmp_path / f"{name}.yaml").write_text(
@@ -219,6 +257,7 @@ def test_a_plan_counts_and_estimates_and_writes_nothing(local_ray, data):
     # Weights, gradients, AdamW's two moments, the average.
     assert plan.weights_mib == pytest.approx(5 * 4 * plan.num_parameters / 2**20, rel=0.05)
     assert plan.activations_mib > 0
+    assert plan.pictures_are_shared, "both workers read one file"
     assert 0.001 < plan.gigaflops < 1
     assert 0 < plan.seconds_per_step < plan.estimated_seconds < 60
     assert sorted(data.parent.rglob("*")) == before

@@ -1,5 +1,13 @@
+import errno
+import fcntl
 import io
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +16,8 @@ import torch
 from PIL import Image
 
 from dsdi_ray.config import Labels
-from dsdi_ray.distributed.decoded_pictures import shared_pictures
+from dsdi_ray.distributed import decoded_pictures
+from dsdi_ray.distributed.decoded_pictures import decode_all, shared_pictures
 from dsdi_ray.distributed.train_data import (
     Feeder,
     Pictures,
@@ -140,7 +149,7 @@ def test_pictures_that_runs_share_are_decoded_once_and_are_those_of_the_files(tm
     plain = pictures(cached=False)
     jpegs = [pa.py_buffer(jpeg) for jpeg in plain.jpegs]
     decoded = shared_pictures(tmp_path / "decoded", "set", jpegs, SIDE)
-    (file,) = (tmp_path / "decoded").iterdir()
+    (file,) = (tmp_path / "decoded").glob("*.npy")
     written = file.stat().st_mtime_ns
     shared = replace(plain, jpegs=[], cached=decoded, places=np.arange(12)[::-1])
     assert torch.equal(shared.batch(np.array([0, 3])), plain.batch(np.array([11, 8])))
@@ -148,3 +157,54 @@ def test_pictures_that_runs_share_are_decoded_once_and_are_those_of_the_files(tm
     assert np.array_equal(again, decoded)
     assert file.stat().st_mtime_ns == written
     assert not again.flags.writeable
+
+
+def share_at_once(folder, monkeypatch, *, num_runs=4):
+    """How often the pictures are decoded by so many runs that begin together."""
+    jpegs = [pa.py_buffer(jpeg) for jpeg in pictures(cached=False).jpegs]
+    begin, num_decoded = threading.Barrier(num_runs), []
+
+    def decode_slowly(*args, **options):
+        num_decoded.append(1)
+        time.sleep(0.2)
+        return decode_all(*args, **options)
+
+    def share():
+        begin.wait()
+        return shared_pictures(folder, "set", jpegs, SIDE)
+
+    monkeypatch.setattr(decoded_pictures, "decode_all", decode_slowly)
+    with ThreadPoolExecutor(num_runs) as runs:
+        found = [run.result() for run in [runs.submit(share) for _ in range(num_runs)]]
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert np.array_equal(found[0], decode_all(jpegs, SIDE))
+    return len(num_decoded)
+
+
+def test_of_runs_that_begin_together_one_decodes_and_the_others_wait(tmp_path, monkeypatch):
+    assert share_at_once(tmp_path / "decoded", monkeypatch) == 1
+
+
+def test_where_a_file_system_has_no_locks_runs_share_pictures_all_the_same(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    share_at_once(tmp_path / "decoded", monkeypatch)
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def test_what_a_killed_run_left_half_decoded_on_this_node_is_removed(tmp_path):
+    here = tmp_path / f".set-16px.npy.{socket.gethostname()}.abcd.tmp"
+    there = tmp_path / ".set-16px.npy.other-node.abcd.tmp"  # where one may be at it
+    for left in (here, there):
+        left.touch()
+    jpegs = [pa.py_buffer(jpeg) for jpeg in pictures(cached=False).jpegs]
+    shared_pictures(tmp_path, "set", jpegs, SIDE)
+    assert list(tmp_path.glob(".*.tmp")) == [there]
+
+
+def test_pictures_that_the_disk_has_no_room_for_are_not_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    jpegs = [pa.py_buffer(jpeg) for jpeg in pictures(cached=False).jpegs]
+    assert shared_pictures(tmp_path, "set", jpegs, SIDE) is None

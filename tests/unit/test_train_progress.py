@@ -1,6 +1,8 @@
 import importlib.util
 import json
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,3 +93,78 @@ def test_mlflow_records_each_epoch_once(history, tmp_path):
     assert run.info.status == "FINISHED"
     losses = client.get_metric_history(run.info.run_id, "train_loss")
     assert [(m.step, m.value) for m in losses] == [(r["epoch"], r["train_loss"]) for r in ROWS]
+
+
+class FakeMlflowError(Exception):
+    pass
+
+
+class FakeMlflow:
+    """A server where another trial makes the experiment in the moment that it is asked for."""
+
+    def __init__(self, *, refuses_metrics=False):
+        self.experiment = None
+        self.refuses_metrics = refuses_metrics
+        self.logged = []
+
+    def get_experiment_by_name(self, name):
+        return self.experiment
+
+    def create_experiment(self, name):
+        self.experiment = SimpleNamespace(experiment_id="7")
+        raise FakeMlflowError(f"Experiment {name!r} already exists.")
+
+    def create_run(self, experiment_id, run_name):
+        assert experiment_id == "7"
+        return SimpleNamespace(info=SimpleNamespace(run_id="run"))
+
+    def log_dict(self, run_id, dictionary, file):
+        pass
+
+    def get_metric_history(self, run_id, name):
+        return []
+
+    def log_metric(self, run_id, name, value, step):
+        if self.refuses_metrics:
+            raise FakeMlflowError("no more connections")
+        self.logged.append((name, step))
+
+    def set_terminated(self, run_id):
+        if self.refuses_metrics:
+            raise FakeMlflowError("no more connections")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Installs a fake server as MLflow."""
+
+    def install(server):
+        package = SimpleNamespace(MlflowClient=lambda tracking_uri: server)
+        exceptions = SimpleNamespace(MlflowException=FakeMlflowError)
+        monkeypatch.setitem(sys.modules, "mlflow", package)
+        monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
+        return server
+
+    return install
+
+
+def test_trials_that_begin_together_share_the_experiment_that_one_of_them_makes(history, installed):
+    server = installed(FakeMlflow())
+    with follow(RECIPE, history, mlflow="http://tracking"):
+        write(history, 3)
+    assert [step for name, step in server.logged if name == "train_loss"] == [1, 2, 3]
+
+
+def test_an_mlflow_that_fails_is_told_of_once_and_ends_neither_epochs_nor_training(
+    history, installed, capsys
+):
+    installed(FakeMlflow(refuses_metrics=True))
+    write(history, 1)
+    told = []
+    with follow(RECIPE, history, mlflow="http://tracking", on_epoch=told.append):
+        write(history, 3)
+    assert [row["epoch"] for row in told] == [1, 2, 3]
+    shown = capsys.readouterr().err
+    assert shown.count("MLflow at http://tracking records no further epochs") == 1
+    assert "no more connections" in shown
+    assert "tiny 3/3" in shown

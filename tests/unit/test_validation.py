@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 
 from dsdi_ray.distributed.train_data import Pictures
-from dsdi_ray.distributed.train_loop import check_owner
 from dsdi_ray.distributed.validation import validation_metrics
-from dsdi_ray.errors import DataError
 from dsdi_ray.method.epoch_selection import selected_epoch
 from dsdi_ray.method.objective import Objective
 from dsdi_ray.taxonomy import Taxonomy, TaxonomyClass
@@ -89,10 +87,3 @@ def test_the_epoch_that_is_best_is_selected_of_equals_the_last(selection, epoch)
 
 def test_without_a_validation_part_the_last_epoch_is_selected():
     assert selected_epoch([{"epoch": 1}, {"epoch": 2}], "lrap") == 2
-
-
-def test_workers_end_where_another_run_has_taken_over(tmp_path):
-    (tmp_path / "owner").write_text("me")
-    check_owner(tmp_path, "me")
-    with pytest.raises(DataError, match="was started again for the same --out; this run ends"):
-        check_owner(tmp_path, "another")
