@@ -337,7 +337,7 @@ def lose_a_node(manifest: str, ensemble: str, store: str) -> None:
 
 def test_a_scored_block_that_is_lost_with_its_node_is_left_out_for_the_next_pass() -> None:
     facts = run_cluster("test_kills.lose_blocks")
-    assert 2 < facts["num_blocks"] < 20
+    assert 2 <= facts["num_blocks"] < 20, "some are lost, and that ends nothing"
 
 
 def lose_blocks() -> None:
