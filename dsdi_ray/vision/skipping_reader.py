@@ -73,7 +73,8 @@ class SkippingReader:
 
     def _is_wanted(self, packet: "Packet[VideoStream]") -> bool:
         unneeded = self.plan.unneeded_times
-        if packet.pts is None or not len(unneeded):
+        # What an edit list hides may share a time with a picture that is shown.
+        if packet.pts is None or packet.is_discard or not len(unneeded):
             return True
         place = min(int(unneeded.searchsorted(packet.pts)), len(unneeded) - 1)
         return bool(unneeded[place] != packet.pts)
