@@ -110,8 +110,11 @@ def _read_part(
 
 
 def _is_behind(packet: "Packet[VideoStream]", display_time: int | None, margin: int) -> bool:
-    """Whether all pictures before a display time are stored before a packet."""
-    if display_time is None or packet.dts is None:
+    """Whether all pictures before a display time are stored before a packet.
+
+    One that an edit list hides does not tell: times start anew with the edit behind it.
+    """
+    if display_time is None or packet.dts is None or packet.is_discard:
         return False
     return packet.dts >= display_time + margin
 

@@ -28,7 +28,7 @@ def test_what_an_edit_list_hides_is_decoded_where_shown_pictures_need_it(clip):
 
 
 def test_a_part_of_a_film_that_shows_a_stretch_twice_is_the_wholes(clip):
-    with_edits(clip, [(1000, at(27)), (1000, at(27))])
+    with_edits(clip, [(1080, at(25)), (1080, at(25))])
     whole, part = decode(clip), decode(clip, start=0.9, end=1.5)
     assert part[1].frames_expected == 6
     assert numbers(part[0]) == {k: numbers(whole[0])[9 + k] for k in range(6)}
