@@ -18,11 +18,12 @@ import numpy as np
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision import failures
+from dsdi_ray.vision.damage import Faults
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decord_reader import DecordReader
 from dsdi_ray.vision.failures import is_io_error, reading_fault, short_reason
 from dsdi_ray.vision.pictures import read_image, resize_square
-from dsdi_ray.vision.pyav_reader import Faults, PyavReader
+from dsdi_ray.vision.pyav_reader import PyavReader
 from dsdi_ray.vision.sample_stream import Pictures, SampleStream, are_same
 from dsdi_ray.vision.sampling import SamplingPlan, plan_samples
 from dsdi_ray.vision.skipping_reader import SkippingReader
@@ -232,10 +233,10 @@ class ClipReader:
             )
         if self._is_cut:
             return "the container cannot be read to its end"
-        if faults.num_concealed:
-            return f"{faults.num_concealed} frames decode with damage{because}"
-        if faults.num_errors:
-            self._notes.append(f"{faults.num_errors} packets beside the samples fail{because}")
+        if faults.damaged:
+            return f"{len(faults.damaged)} frames may show damage{because}"
+        if faults.places:
+            self._notes.append(f"{len(faults.places)} packets beside the samples fail{because}")
         return None
 
 

@@ -101,7 +101,7 @@ def _probe_video(path: str) -> ProbeResult:
 
 def _rotation(container: InputContainer, stream: VideoStream) -> int | None:
     # PyAV shows the display matrix on decoded pictures only; a second of trying must do.
-    frame = next(decoded_frames(container, stream, lambda _: None), None)
+    frame = next(decoded_frames(container, stream, lambda *_: None), None)
     return None if frame is None else frame.rotation
 
 

@@ -12,8 +12,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.damage import Faults
 from dsdi_ray.vision.pictures import Sample, SquareScaler
-from dsdi_ray.vision.pyav_reader import Faults, frames_from
+from dsdi_ray.vision.pyav_reader import frames_from
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
 from dsdi_ray.vision.video_stream import VideoFile
@@ -47,7 +48,7 @@ class SkippingReader:
         for frame in frames_from(
             self.video, self.timeline, times[first], faults, is_wanted=self._is_wanted
         ):
-            if faults.num_errors:
+            if faults.places:
                 break
             if frame is None:
                 yield None

@@ -243,7 +243,7 @@ def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[Non
 def _first_decoded_time(path: str) -> Generator[None, None, int | None]:
     container, stream = open_video(path)
     with container:
-        for frame in decoded_frames(container, stream, on_error=lambda _: None):
+        for frame in decoded_frames(container, stream, on_fault=lambda *_: None):
             if frame is None:
                 yield None
             elif frame.pts is not None:

@@ -2,10 +2,12 @@
 
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -24,6 +26,8 @@ INDEXED = frozenset((MP4, MATROSKA))  # containers whose parts are found by an i
 # Texts that name other files, whose pictures would be taken for theirs.
 _PLAYLISTS = frozenset(("concat", "hls", "dash", "sdp", "imf"))
 _BEFORE_ALL = -(2**40)  # in any time base
+# *Measured*: of recordings put one behind the other, FFmpeg finds the last packet but one torn.
+_NUM_AHEAD = 2
 _MAX_SIDE_PX = 16_384
 _MAX_PICTURE_PX = 200_000_000
 
@@ -189,10 +193,29 @@ def looks_encrypted(path: Path) -> bool:
         return False
 
 
+class Place(NamedTuple):
+    """Where a packet stands; its pictures carry it as ``opaque``.
+
+    Attributes:
+        number: Packets with a picture to show before it, since decoding began.
+        shown_at: Its display time, in the stream's time base.
+    """
+
+    number: int
+    shown_at: int | None
+
+
+class PacketsLostError(Exception):
+    """The container says that parts of the stream are missing; decoders need not notice."""
+
+
+FaultListener = Callable[[BaseException, Place], None]
+
+
 def decoded_frames(
     container: InputContainer,
     stream: VideoStream,
-    on_error: Callable[[BaseException], None],
+    on_fault: FaultListener,
     *,
     is_wanted: Callable[["Packet[VideoStream]"], bool] = lambda _: True,
 ) -> Iterator[VideoFrame | None]:
@@ -201,20 +224,29 @@ def decoded_frames(
     Args:
         container: Where to read.
         stream: What to decode.
-        on_error: Told of each packet that fails.
+        on_fault: Told of each packet that fails, and where packets were lost.
         is_wanted: Whether the decoder gets a packet.
 
     Yields:
         Pictures in display order, and None about once a second as a sign of progress.
     """
-    signed_at = time.monotonic()
-    packets = container.demux(stream)
+    signed_at, place = time.monotonic(), Place(0, None)
+    stream.codec_context.copy_opaque = True
+    packets = _with_losses(container.demux(stream))
     while True:
+        packet, is_lossy = None, False
         try:
-            packet = next(packets, None)
+            packet, is_lossy = next(packets, (None, False))
         except (av.FFmpegError, OSError) as error:
-            on_error(error)
-            packet = None
+            on_fault(error, place)
+        if packet is not None:
+            place = Place(place.number, packet.pts)
+            packet.opaque = place
+        if is_lossy:
+            # It may have begun before the packet that tells of it.
+            on_fault(
+                PacketsLostError("packets of the stream are missing"), Place(place.number, None)
+            )
         try:
             if packet is None or is_wanted(packet):
                 yield from stream.decode(packet)  # None: the pictures that the decoder still holds
@@ -222,9 +254,40 @@ def decoded_frames(
             return
         except (av.FFmpegError, ValueError) as error:
             if packet is None or packet.size:
-                on_error(error)
+                on_fault(error, place)
         if packet is None:
             return
+        if packet.size and not packet.is_discard:
+            place = Place(place.number + 1, None)
         if time.monotonic() - signed_at > SECONDS_BETWEEN_SIGNS:
             signed_at = time.monotonic()
             yield None
+
+
+def _with_losses(
+    packets: Iterator["Packet[VideoStream]"],
+) -> Iterator[tuple["Packet[VideoStream]", bool]]:
+    """Say of each packet whether parts of the stream are missing there.
+
+    Not where the next packet but one is a key frame: there a recording ends and another begins.
+    """
+    ahead: deque[Packet[VideoStream]] = deque()
+    problem: Exception | None = None
+    is_over = False
+    while True:
+        while not is_over and len(ahead) <= _NUM_AHEAD:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                packet, problem = None, error
+            if packet is None:
+                is_over = True
+            else:
+                ahead.append(packet)
+        if not ahead:
+            break
+        packet = ahead.popleft()
+        is_before_joint = len(ahead) == _NUM_AHEAD and ahead[-1].is_keyframe
+        yield packet, packet.is_corrupt and not is_before_joint
+    if problem is not None:
+        raise problem

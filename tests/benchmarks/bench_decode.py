@@ -91,7 +91,7 @@ def decode_by(way: str, path: str, fps: float) -> tuple[int, str]:
         timeline = whole_timeline(video)
         plan = plan_samples(timeline, source, fps=fps)
         if way == "ffmpeg":  # no binary: the same work through PyAV
-            for _ in decoded_frames(*video.open(), lambda _: None):
+            for _ in decoded_frames(*video.open(), lambda *_: None):
                 pass
             return len(plan), ""
         reader = READERS[way](path if way == "decord" else video, plan, timeline, [SIDE_PX])

@@ -19,7 +19,13 @@ OPEN_GROUPS = {"x264-params": "bframes=3:open-gop=1:keyint=10"}
 
 def pictures(container, stream) -> list[tuple[int, bytes]]:
     with container:
-        frames = [f for f in decoded_frames(container, stream, on_error=pytest.fail) if f]
+        frames = [
+            f
+            for f in decoded_frames(
+                container, stream, on_fault=lambda error, _: pytest.fail(str(error))
+            )
+            if f
+        ]
     return [(f.pts, f.to_ndarray().tobytes()) for f in frames]
 
 
