@@ -5,6 +5,7 @@ comes twice replaces the first, one that is passed over did not decode. It yield
 as a sign of progress.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,10 +19,14 @@ from dsdi_ray.vision.damage import Damage, Faults
 from dsdi_ray.vision.pictures import Sample, SquareScaler
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import VideoFile, decoded_frames
+from dsdi_ray.vision.video_stream import Place, VideoFile, decoded_frames
+
+_MAX_OUTLIERS = 16  # a bound on memory
 
 
 class _Picture(NamedTuple):
+    """A decoded picture, when it is shown, and whether damage may have reached it."""
+
     frame: VideoFrame
     shown_at: int
     is_damaged: bool
@@ -104,7 +109,6 @@ class PyavReader:
     faults: Faults = field(default_factory=Faults)
     _num_pictures: int = 0
     _stretch: int = 0
-    _last_pts: int | None = None
 
     def read(self, first: int) -> Iterator[Sample | None]:
         """Yield samples from position ``first`` of the plan on."""
@@ -116,7 +120,7 @@ class PyavReader:
         # picture has a packet and a time stamp of its own. Otherwise the sample did not decode.
         position, before = first, None
         times = self.plan.display_times
-        for picture in self._pictures(int(times[first])):
+        for picture in _in_order(self._pictures(int(times[first]))):
             if picture is None:
                 yield None
                 continue
@@ -140,7 +144,7 @@ class PyavReader:
     def _pictures(self, display_time: int) -> Iterator[_Picture | None]:
         """Pictures in display order, with their times, from one at or before a time on."""
         self._num_pictures = 0
-        self._stretch, self._last_pts = 0, None
+        self._stretch = 0
         self.faults.places.clear()  # those of another run through the stream
         damage = Damage(self.faults.places, self.timeline)
         for frame in frames_from(self.video, self.timeline, display_time, self.faults):
@@ -162,14 +166,37 @@ class PyavReader:
 
     def _display_time(self, frame: VideoFrame) -> int:
         if self.timeline.has_timestamps and frame.pts is not None:
-            starts_anew = self._last_pts is not None and (
-                frame.pts - self._last_pts < -1 / self.timeline.time_base
-            )
-            if starts_anew and self._stretch + 1 < len(self.timeline.offsets):
-                self._stretch += 1
-            self._last_pts = frame.pts
+            if isinstance(frame.opaque, Place):
+                self._stretch = bisect_right(self.timeline.restarts, frame.opaque.number)
             return int(frame.pts) + self.timeline.offsets[self._stretch]
         # Pictures come out in display order; a packet that failed took its picture's place.
         place = self._num_pictures + self.faults.num_errors
         self._num_pictures += 1
         return int(self.timeline.display_times[min(place, len(self.timeline.display_times) - 1)])
+
+
+def _in_order(pictures: Iterator[_Picture | None]) -> Iterator[_Picture | None]:
+    """Keep pictures back that claim to be shown after the next one, until their time comes.
+
+    Their time stamps are damaged. Not where the next one itself claims to be shown before those
+    that came already.
+    """
+    held: _Picture | None = None
+    latest: int | None = None
+    outliers: list[_Picture] = []
+    for picture in pictures:
+        if picture is None:
+            yield None
+            continue
+        if held is not None:
+            is_next_late = latest is not None and picture.shown_at <= latest
+            if held.shown_at <= picture.shown_at or is_next_late:
+                while outliers and outliers[0].shown_at <= held.shown_at:
+                    yield outliers.pop(0)
+                yield held
+                latest = held.shown_at
+            elif len(outliers) < _MAX_OUTLIERS:
+                insort(outliers, held, key=lambda outlier: outlier.shown_at)
+        held = picture
+    rest = outliers if held is None else [*outliers, held]
+    yield from sorted(rest, key=lambda picture: picture.shown_at)

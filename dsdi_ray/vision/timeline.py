@@ -21,6 +21,7 @@ class Timeline:
         has_timestamps: False where packets carry none and a constant rate is assumed.
         offsets: What to add to time stamps for display times: one number, or one per stretch
             where the container's clock starts anew (recordings put one behind the other).
+        restarts: Packets, counted as they are stored, with which the later stretches begin.
         is_cut: Whether the container could not be read to its end.
         lost_end_time: Where the last picture would go off screen had the file not been cut off, same
             units; None where nothing says that it was.
@@ -37,6 +38,7 @@ class Timeline:
     end_time: int
     has_timestamps: bool = True
     offsets: tuple[int, ...] = (0,)
+    restarts: tuple[int, ...] = ()
     is_cut: bool = False
     lost_end_time: int | None = None
     unfit_for_decord: str | None = None

@@ -28,6 +28,7 @@ _DEFAULT_FPS = Fraction(25)
 _NO_TIMES = np.empty(0, np.int64)
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
+_MAX_REORDERED = 16  # pictures that H.264 (A.3.1) and HEVC (A.4.2) let a decoder hold
 _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
@@ -154,14 +155,17 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         stored = np.array(facts.display_times, dtype=np.int64)
         decoded_at = np.array(facts.decode_times, dtype=np.int64)
         offsets: tuple[int, ...] = (0,)
+        restarts: tuple[int, ...] = ()
         if is_timed and len(decoded_at) == len(stored):
-            stored, offsets = join_clocks(stored, decoded_at, time_base=time_base, step=step)
+            stored, offsets, restarts = join_clocks(
+                stored, decoded_at, time_base=time_base, step=step
+            )
         if not is_timed:
             is_regular = len(np.unique(decoded_at)) == num_pictures
             stored = decoded_at if is_regular else np.arange(num_pictures, dtype=np.int64) * step
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
-        unfit = _unfit_for_decord(container, facts)
+        unfit = _unfit_for_decord(container, stream, facts)
         lost_end = end_if_whole(
             Path(video.path), container, stream, first_time=int(stored.min()), step=step
         )
@@ -187,6 +191,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         end_time=_end_time(facts, times, offset=offsets[-1], step=step),
         has_timestamps=is_timed,
         offsets=offsets,
+        restarts=restarts,
         is_cut=facts.error is not None,
         lost_end_time=None if lost_end is None else lost_end + offsets[-1],
         unfit_for_decord=unfit,
@@ -220,14 +225,25 @@ def _stream_notes(container: InputContainer, stream: VideoStream) -> list[str]:
     return [] if is_only_one else [f"video stream {stream.index} of several"]
 
 
-def _unfit_for_decord(container: InputContainer, facts: PacketFacts) -> str | None:
+def _unfit_for_decord(
+    container: InputContainer, stream: VideoStream, facts: PacketFacts
+) -> str | None:
     if container.format.name not in _SEEKABLE_BY_DECORD:
         return f"decord seeks inexactly in {container.format.long_name}"
     if facts.num_hidden:
         return "decord ignores the file's edit list"
     if facts.num_leading:
         return "decord miscounts pictures stored behind the key frame that they precede"
+    if _has_outliers(stream, np.array(facts.display_times, dtype=np.int64)):
+        return "decord miscounts pictures whose display times are out of order"
     return None
+
+
+def _has_outliers(stream: VideoStream, stored: NDArray[np.int64]) -> bool:
+    """Whether pictures are stored further from where they are shown than decoders reorder them."""
+    places = np.argsort(np.argsort(stored, kind="stable"))
+    furthest = int(np.abs(places - np.arange(len(stored))).max(initial=0))
+    return furthest > (_MAX_REORDERED if stream.codec_context.has_b_frames else 0)
 
 
 def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[None, None, int]:
