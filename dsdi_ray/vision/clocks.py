@@ -16,7 +16,9 @@ def clock_restarts(times: NDArray[np.int64], time_base: Fraction) -> NDArray[np.
     """
     back = np.flatnonzero(np.diff(times) < -1 / time_base)
     stays = [i + 2 >= len(times) or times[i + 2] < times[i] for i in back]
-    restarts: NDArray[np.int64] = back[np.array(stays, dtype=bool)] + 1
+    was_ahead = [i > 0 and times[i + 1] > times[i - 1] for i in back]  # the one before, alone
+    is_restart = np.array(stays, dtype=bool) & ~np.array(was_ahead, dtype=bool)
+    restarts: NDArray[np.int64] = back[is_restart] + 1
     return restarts
 
 

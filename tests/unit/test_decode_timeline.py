@@ -91,6 +91,10 @@ class TestClockRestarts:
         times = np.array([0, 40, 9_000_000, 120, 9_000_160, 9_000_200, 9_000_240, 5, 9_000_320])
         assert clock_restarts(times, Fraction(1, 1000)).size == 0
 
+    def test_one_time_stamp_far_ahead_is_not_one(self):
+        times = np.array([0, 40, 80, 3_600_000, 160, 200, 240])
+        assert clock_restarts(times, Fraction(1, 1000)).size == 0
+
 
 class TestRealTimelines:
     @EVERY_WAY
