@@ -21,13 +21,14 @@ def _times() -> "array[int]":
 
 @dataclass
 class PacketFacts:
-    """Times and kinds of packets: 17 bytes each, so that a file of hours costs some MB.
+    """Times and kinds of packets: 25 bytes each, so that a file of hours costs some MB.
 
     Attributes:
         reference_code: Tells a packet's reference code.
         display_times: Of the pictures that have one, in stored order.
         references: Their reference codes.
         decode_times: Of the packets that have one, in stored order.
+        positions: Where these lie in the file, in bytes; -1 if that is not known.
         key_times: Display times of key frames, in stored order.
         num_untimed: Packets without a display time.
         num_hidden: Packets that an edit list hides.
@@ -41,6 +42,7 @@ class PacketFacts:
     display_times: "array[int]" = field(default_factory=_times)
     references: bytearray = field(default_factory=bytearray)
     decode_times: "array[int]" = field(default_factory=_times)
+    positions: "array[int]" = field(default_factory=_times)
     key_times: "array[int]" = field(default_factory=_times)
     num_untimed: int = 0
     num_hidden: int = 0
@@ -58,6 +60,7 @@ class PacketFacts:
         self.some_duration = duration or self.some_duration
         if packet.dts is not None:
             self.decode_times.append(packet.dts)
+            self.positions.append(-1 if packet.pos is None else packet.pos)
         if shown_at is None:
             self.num_untimed += 1
             return

@@ -172,7 +172,10 @@ class PyavReader:
         # Pictures come out in display order; a packet that failed took its picture's place.
         place = self._num_pictures + self.faults.num_errors
         self._num_pictures += 1
-        return int(self.timeline.display_times[min(place, len(self.timeline.display_times) - 1)])
+        times = self.timeline.picture_times
+        if times is None:
+            times = self.timeline.display_times
+        return int(times[min(place, len(times) - 1)])
 
 
 def _in_order(pictures: Iterator[_Picture | None]) -> Iterator[_Picture | None]:

@@ -19,6 +19,7 @@ class Timeline:
         first_time: When the file's first picture is shown, same units.
         end_time: When the last picture goes off screen, same units.
         has_timestamps: False where packets carry none and a constant rate is assumed.
+        picture_times: Then, display times of the pictures that the file holds; None: all of them.
         offsets: What to add to time stamps for display times: one number, or one per stretch
             where the container's clock starts anew (recordings put one behind the other).
         restarts: Packets, counted as they are stored, with which the later stretches begin.
@@ -37,6 +38,7 @@ class Timeline:
     first_time: int
     end_time: int
     has_timestamps: bool = True
+    picture_times: NDArray[np.int64] | None = None
     offsets: tuple[int, ...] = (0,)
     restarts: tuple[int, ...] = ()
     is_cut: bool = False

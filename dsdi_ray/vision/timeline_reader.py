@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.avi_times import avi_times
 from dsdi_ray.vision.clocks import clock_restarts, join_clocks
 from dsdi_ray.vision.cut_files import end_if_whole
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
@@ -160,9 +161,11 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             stored, offsets, restarts = join_clocks(
                 stored, decoded_at, time_base=time_base, step=step
             )
-        if not is_timed:
-            is_regular = len(np.unique(decoded_at)) == num_pictures
-            stored = decoded_at if is_regular else np.arange(num_pictures, dtype=np.int64) * step
+        picture_times = None
+        if not is_timed and len(np.unique(decoded_at)) < num_pictures:
+            stored = np.arange(num_pictures, dtype=np.int64) * step
+        elif not is_timed:
+            stored, picture_times = avi_times(stream, facts.decode_times, facts.positions)
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
         unfit = _unfit_for_decord(container, stream, facts)
@@ -170,6 +173,10 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             Path(video.path), container, stream, first_time=int(stored.min()), step=step
         )
         may_seek = container.format.name != _PROGRAM_STREAM
+        num_missing = 0 if is_timed else len(stored) - num_pictures
+        if num_missing:
+            notes.append(f"the file lacks {num_missing} pictures of its index")
+            unfit = unfit or "decord counts pictures that the file lacks"
         if len(offsets) > 1:
             notes.append(f"the clock starts anew {len(offsets) - 1} times")
             unfit = unfit or "decord sorts time stamps that start anew"
@@ -190,6 +197,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         first_time=int(times[0]),
         end_time=_end_time(facts, times, offset=offsets[-1], step=step),
         has_timestamps=is_timed,
+        picture_times=picture_times,
         offsets=offsets,
         restarts=restarts,
         is_cut=facts.error is not None,
