@@ -71,6 +71,7 @@ class ClipReader:
         self._num_scored = 0
         self._faults = Faults()
         self._is_cut = False
+        self._complaint: str | None = None
 
     def read(self, first_chunk: int = 0) -> Iterator[FrameChunk | DecodeOutcome | Progress]:
         """Yield chunks from ``first_chunk`` on, signs of progress, and the outcome last.
@@ -128,12 +129,14 @@ class ClipReader:
         source = self._source
         timeline = yield from read_timeline(video, source.start_seconds, source.end_seconds)
         self._is_cut = timeline.is_cut
+        if timeline.has_hole(source.start_seconds, source.end_seconds):
+            self._complaint = timeline.complaint
         if timeline.is_cut:
             video.close()  # a container that failed is opened anew
         # decord gives no sign of progress while it reads the same packets once more.
         yield _PATIENCE * (time.monotonic() - started)
         plan = plan_samples(timeline, source, fps=self._settings.fps)
-        self.num_expected = len(plan) + plan.num_lost
+        self.num_expected = len(plan) + plan.num_lost + plan.num_in_holes
         if not len(plan):
             where = (
                 "beyond the end of a file that was cut off" if plan.num_lost else "outside the file"
@@ -219,7 +222,8 @@ class ClipReader:
     def _shortfall(self, plan: SamplingPlan, num_wanted: int) -> str | None:
         """Why the clip is not whole, None if it is."""
         faults = self._faults
-        because = f": {faults.first_error}" if faults.first_error else ""
+        reason = faults.first_error or self._complaint
+        because = f": {reason}" if reason else ""
         if num_wanted > 0 and not self._num_scored:
             return f"no frame decodes{because}"
         if self._num_scored < num_wanted:
@@ -233,8 +237,13 @@ class ClipReader:
             )
         if self._is_cut:
             return "the container cannot be read to its end"
+        if plan.num_in_holes:
+            missing = f"{plan.num_in_holes} of {self.num_expected} frames are missing"
+            return f"{missing}: the container is damaged: {self._complaint}"
         if faults.damaged:
             return f"{len(faults.damaged)} frames may show damage{because}"
+        if self._complaint:
+            return f"the container is damaged: {self._complaint}"
         if faults.places:
             self._notes.append(f"{len(faults.places)} packets beside the samples fail{because}")
         return None

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from dsdi_ray.vision.failures import short_reason
 from dsdi_ray.vision.references import ReferenceCode, reference_coder
-from dsdi_ray.vision.video_stream import SECONDS_BETWEEN_SIGNS
+from dsdi_ray.vision.video_stream import SECONDS_BETWEEN_SIGNS, ContainerLog
 
 
 def _times() -> "array[int]":
@@ -36,6 +36,9 @@ class PacketFacts:
         latest: Display time and duration of the last picture shown.
         some_duration: A packet's, 0 if none has any.
         error: Why the container could not be read to its end.
+        holes: How many pictures with a display time came before each complaint of FFmpeg's reader of
+            containers, which passes over what is damaged.
+        complaint: The first of them.
     """
 
     reference_code: Callable[["Packet[VideoStream]"], ReferenceCode]
@@ -50,6 +53,8 @@ class PacketFacts:
     latest: tuple[int, int] | None = None
     some_duration: int = 0
     error: str | None = None
+    holes: "array[int]" = field(default_factory=_times)
+    complaint: str | None = None
 
     def add(self, packet: "Packet[VideoStream]") -> None:
         """Note a packet that holds a picture."""
@@ -73,6 +78,11 @@ class PacketFacts:
         if self.latest is None or shown_at >= self.latest[0]:
             self.latest = (shown_at, duration)
 
+    def note_hole(self, complaint: str) -> None:
+        """Note that a part of the container was passed over here."""
+        self.holes.append(len(self.display_times))
+        self.complaint = self.complaint or complaint
+
 
 def read_packets(
     container: InputContainer,
@@ -87,8 +97,12 @@ def read_packets(
         is_last: Whether a packet is the last of interest, asked after it was noted.
     """
     facts, signed_at = PacketFacts(reference_coder(stream)), time.monotonic()
+    log = ContainerLog()
     try:
         for packet in container.demux(stream):
+            complaint = log.complaint(container)
+            if complaint is not None:
+                facts.note_hole(complaint)
             if packet.size:
                 facts.add(packet)
                 if is_last(facts, packet):

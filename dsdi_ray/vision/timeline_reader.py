@@ -30,6 +30,7 @@ _NO_TIMES = np.empty(0, np.int64)
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
 _MAX_REORDERED = 16  # pictures that H.264 (A.3.1) and HEVC (A.4.2) let a decoder hold
+_NEVER = np.iinfo(np.int64).max
 _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
 # decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
@@ -103,6 +104,8 @@ def _read_part(
             time_base=time_base,
             first_time=first_time,
             end_time=_end_time(facts, times, offset=0, step=step),
+            holes=_holes(facts, stored),
+            complaint=facts.complaint,
             lost_end_time=end_if_whole(
                 Path(video.path), container, stream, first_time=first_time, step=step
             ),
@@ -188,6 +191,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             notes.append(f"begins with {num_headless} pictures that need earlier ones")
             unfit = "decord counts pictures that do not decode"
             times, is_unneeded = times[num_headless:], is_unneeded[num_headless:]
+    is_located = len(facts.holes) > 0 or video.complaint is None
     has_one_clock = is_timed and len(offsets) == 1
     return Timeline(
         display_times=times,
@@ -202,6 +206,8 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         restarts=restarts,
         is_cut=facts.error is not None,
         lost_end_time=None if lost_end is None else lost_end + offsets[-1],
+        holes=_holes(facts, stored) if is_located else np.array([[times[0], _NEVER]]),
+        complaint=facts.complaint or video.complaint,
         unfit_for_decord=unfit,
         note="; ".join(notes) or None,
     )
@@ -215,6 +221,13 @@ def _distinct(
     if len(references) != len(stored):
         return times, np.zeros(len(times), dtype=bool)
     return times, unreferenced(references)[places] & (counts == 1)
+
+
+def _holes(facts: PacketFacts, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Display times around what FFmpeg passed over."""
+    behind = np.unique(np.array(facts.holes, dtype=np.int64))
+    ends = np.append(stored, _NEVER)
+    return np.stack([ends[np.maximum(behind - 1, 0)], ends[behind]], axis=1)
 
 
 def _step(stream: VideoStream, time_base: Fraction) -> int:

@@ -28,6 +28,7 @@ _PLAYLISTS = frozenset(("concat", "hls", "dash", "sdp", "imf"))
 _BEFORE_ALL = -(2**40)  # in any time base
 # *Measured*: of recordings put one behind the other, FFmpeg finds the last packet but one torn.
 _NUM_AHEAD = 2
+_MAX_COMPLAINT = 120  # letters
 _MAX_SIDE_PX = 16_384
 _MAX_PICTURE_PX = 200_000_000
 
@@ -44,6 +45,26 @@ def check_file(path: Path) -> None:
         raise DecodeError("not a regular file")
     if facts.st_size == 0:
         raise DecodeError("the file is empty (0 bytes)")
+
+
+class ContainerLog:
+    """What FFmpeg's reader of containers has to say since the last time, which it logs alone.
+
+    PyAV counts such lines, of all threads, and keeps the last, where a log level is set, be it one that
+    lets none pass; so it is in the decoder's process. Nothing is changed or taken from others.
+    """
+
+    def __init__(self) -> None:
+        self._num_lines, _ = av.logging.get_last_error()
+
+    def complaint(self, container: InputContainer) -> str | None:
+        """An error in the container."""
+        num_lines, line = av.logging.get_last_error()
+        if num_lines == self._num_lines:
+            return None
+        self._num_lines = num_lines
+        is_of_container = line is not None and line[1] == container.format.name
+        return line[2].strip()[:_MAX_COMPLAINT] if line is not None and is_of_container else None
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
@@ -96,10 +117,14 @@ class VideoFile:
 
     Args:
         path: The file.
+
+    Attributes:
+        complaint: What FFmpeg had to say of the container, of which it reads some MB to open it.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.complaint: str | None = None
         self._rewound: tuple[InputContainer, VideoStream] | None = None
 
     def open(self) -> tuple[InputContainer, VideoStream]:
@@ -109,7 +134,12 @@ class VideoFile:
             DecodeError: As :func:`open_video`.
         """
         rewound, self._rewound = self._rewound, None
-        return rewound or open_video(self.path)
+        if rewound is not None:
+            return rewound
+        log = ContainerLog()
+        container, stream = open_video(self.path)
+        self.complaint = log.complaint(container)
+        return container, stream
 
     @contextmanager
     def packets(self) -> Iterator[tuple[InputContainer, VideoStream]]:
