@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from av.video.frame import VideoFrame
 
 from dsdi_ray.vision.failures import is_io_error, short_reason
+from dsdi_ray.vision.packet_decoding import PacketsLostError, Place
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import PacketsLostError, Place
 
 
 @dataclass

@@ -10,9 +10,10 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from dsdi_ray.vision.container_log import ContainerLog
 from dsdi_ray.vision.failures import short_reason
+from dsdi_ray.vision.packet_decoding import SECONDS_BETWEEN_SIGNS
 from dsdi_ray.vision.references import ReferenceCode, reference_coder
-from dsdi_ray.vision.video_stream import SECONDS_BETWEEN_SIGNS, ContainerLog
 
 
 def _times() -> "array[int]":

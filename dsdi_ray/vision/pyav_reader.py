@@ -16,10 +16,11 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from dsdi_ray.vision.damage import Damage, Faults
+from dsdi_ray.vision.packet_decoding import Place, decoded_frames
 from dsdi_ray.vision.pictures import Sample, SquareScaler
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import Place, VideoFile, decoded_frames
+from dsdi_ray.vision.video_stream import VideoFile
 
 _MAX_OUTLIERS = 16  # a bound on memory
 

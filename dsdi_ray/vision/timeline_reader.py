@@ -20,22 +20,20 @@ from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.avi_times import avi_times
 from dsdi_ray.vision.clocks import clock_restarts, join_clocks
 from dsdi_ray.vision.cut_files import end_if_whole
+from dsdi_ray.vision.decord_fitness import unfit_for_decord
+from dsdi_ray.vision.packet_decoding import decoded_frames
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
 from dsdi_ray.vision.references import unreferenced
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import INDEXED, VideoFile, decoded_frames, open_video
+from dsdi_ray.vision.video_stream import INDEXED, VideoFile, open_video
 
 _DEFAULT_FPS = Fraction(25)
 _NO_TIMES = np.empty(0, np.int64)
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
-_MAX_REORDERED = 16  # pictures that H.264 (A.3.1) and HEVC (A.4.2) let a decoder hold
 _NEVER = np.iinfo(np.int64).max
 _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
-# decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
-# picture, in others (MPEG-TS) it returned pictures seconds away without an error.
-_SEEKABLE_BY_DECORD = INDEXED | {"avi", "flv"}
 # After a seek into a program stream FFmpeg gives pictures that share a packet other times than before.
 _PROGRAM_STREAM = "mpeg"
 
@@ -171,7 +169,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             stored, picture_times = avi_times(stream, facts.decode_times, facts.positions)
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
-        unfit = _unfit_for_decord(container, stream, facts)
+        unfit = unfit_for_decord(container, stream, facts)
         lost_end = end_if_whole(
             Path(video.path), container, stream, first_time=int(stored.min()), step=step
         )
@@ -244,27 +242,6 @@ def _end_time(facts: PacketFacts, times: NDArray[np.int64], *, offset: int, step
 def _stream_notes(container: InputContainer, stream: VideoStream) -> list[str]:
     is_only_one = len(container.streams.video) == 1
     return [] if is_only_one else [f"video stream {stream.index} of several"]
-
-
-def _unfit_for_decord(
-    container: InputContainer, stream: VideoStream, facts: PacketFacts
-) -> str | None:
-    if container.format.name not in _SEEKABLE_BY_DECORD:
-        return f"decord seeks inexactly in {container.format.long_name}"
-    if facts.num_hidden:
-        return "decord ignores the file's edit list"
-    if facts.num_leading:
-        return "decord miscounts pictures stored behind the key frame that they precede"
-    if _has_outliers(stream, np.array(facts.display_times, dtype=np.int64)):
-        return "decord miscounts pictures whose display times are out of order"
-    return None
-
-
-def _has_outliers(stream: VideoStream, stored: NDArray[np.int64]) -> bool:
-    """Whether pictures are stored further from where they are shown than decoders reorder them."""
-    places = np.argsort(np.argsort(stored, kind="stable"))
-    furthest = int(np.abs(places - np.arange(len(stored))).max(initial=0))
-    return furthest > (_MAX_REORDERED if stream.codec_context.has_b_frames else 0)
 
 
 def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[None, None, int]:

@@ -1,24 +1,19 @@
-"""A file's video stream through PyAV: opened, and decoded packet by packet."""
+"""A file's video stream through PyAV, opened."""
 
 import stat
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.container_log import ContainerLog
 from dsdi_ray.vision.failures import short_reason
 
-SECONDS_BETWEEN_SIGNS = 1.0
 MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # as FFmpeg calls them
 # FFmpeg decodes a file's first pictures to open it. *Measured*: 1080p H.264 29 ms, 1 ms without.
 _NOTHING_DECODED = {"skip_frame": "all"}
@@ -26,9 +21,6 @@ INDEXED = frozenset((MP4, MATROSKA))  # containers whose parts are found by an i
 # Texts that name other files, whose pictures would be taken for theirs.
 _PLAYLISTS = frozenset(("concat", "hls", "dash", "sdp", "imf"))
 _BEFORE_ALL = -(2**40)  # in any time base
-# *Measured*: of recordings put one behind the other, FFmpeg finds the last packet but one torn.
-_NUM_AHEAD = 2
-_MAX_COMPLAINT = 120  # letters
 _MAX_SIDE_PX = 16_384
 _MAX_PICTURE_PX = 200_000_000
 
@@ -45,26 +37,6 @@ def check_file(path: Path) -> None:
         raise DecodeError("not a regular file")
     if facts.st_size == 0:
         raise DecodeError("the file is empty (0 bytes)")
-
-
-class ContainerLog:
-    """What FFmpeg's reader of containers has to say since the last time, which it logs alone.
-
-    PyAV counts such lines, of all threads, and keeps the last, where a log level is set, be it one that
-    lets none pass; so it is in the decoder's process. Nothing is changed or taken from others.
-    """
-
-    def __init__(self) -> None:
-        self._num_lines, _ = av.logging.get_last_error()
-
-    def complaint(self, container: InputContainer) -> str | None:
-        """An error in the container."""
-        num_lines, line = av.logging.get_last_error()
-        if num_lines == self._num_lines:
-            return None
-        self._num_lines = num_lines
-        is_of_container = line is not None and line[1] == container.format.name
-        return line[2].strip()[:_MAX_COMPLAINT] if line is not None and is_of_container else None
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
@@ -221,103 +193,3 @@ def looks_encrypted(path: Path) -> bool:
             return any("enc_key_id" in s.metadata for s in container.streams.video)
     except (DecodeError, av.FFmpegError, OSError, ValueError):
         return False
-
-
-class Place(NamedTuple):
-    """Where a packet stands; its pictures carry it as ``opaque``.
-
-    Attributes:
-        number: Packets with a picture to show before it, since decoding began.
-        shown_at: Its display time, in the stream's time base.
-    """
-
-    number: int
-    shown_at: int | None
-
-
-class PacketsLostError(Exception):
-    """The container says that parts of the stream are missing; decoders need not notice."""
-
-
-FaultListener = Callable[[BaseException, Place], None]
-
-
-def decoded_frames(
-    container: InputContainer,
-    stream: VideoStream,
-    on_fault: FaultListener,
-    *,
-    is_wanted: Callable[["Packet[VideoStream]"], bool] = lambda _: True,
-) -> Iterator[VideoFrame | None]:
-    """Decode packet by packet from where the container stands; one that fails is passed over.
-
-    Args:
-        container: Where to read.
-        stream: What to decode.
-        on_fault: Told of each packet that fails, and where packets were lost.
-        is_wanted: Whether the decoder gets a packet.
-
-    Yields:
-        Pictures in display order, and None about once a second as a sign of progress.
-    """
-    signed_at, place = time.monotonic(), Place(0, None)
-    stream.codec_context.copy_opaque = True
-    packets = _with_losses(container.demux(stream))
-    while True:
-        packet, is_lossy = None, False
-        try:
-            packet, is_lossy = next(packets, (None, False))
-        except (av.FFmpegError, OSError) as error:
-            on_fault(error, place)
-        if packet is not None:
-            place = Place(place.number, packet.pts)
-            packet.opaque = place
-        if is_lossy:
-            # It may have begun before the packet that tells of it.
-            on_fault(
-                PacketsLostError("packets of the stream are missing"), Place(place.number, None)
-            )
-        try:
-            if packet is None or is_wanted(packet):
-                yield from stream.decode(packet)  # None: the pictures that the decoder still holds
-        except av.EOFError:
-            return
-        except (av.FFmpegError, ValueError) as error:
-            if packet is None or packet.size:
-                on_fault(error, place)
-        if packet is None:
-            return
-        if packet.size and not packet.is_discard:
-            place = Place(place.number + 1, None)
-        if time.monotonic() - signed_at > SECONDS_BETWEEN_SIGNS:
-            signed_at = time.monotonic()
-            yield None
-
-
-def _with_losses(
-    packets: Iterator["Packet[VideoStream]"],
-) -> Iterator[tuple["Packet[VideoStream]", bool]]:
-    """Say of each packet whether parts of the stream are missing there.
-
-    Not where the next packet but one is a key frame: there a recording ends and another begins.
-    """
-    ahead: deque[Packet[VideoStream]] = deque()
-    problem: Exception | None = None
-    is_over = False
-    while True:
-        while not is_over and len(ahead) <= _NUM_AHEAD:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                packet, problem = None, error
-            if packet is None:
-                is_over = True
-            else:
-                ahead.append(packet)
-        if not ahead:
-            break
-        packet = ahead.popleft()
-        is_before_joint = len(ahead) == _NUM_AHEAD and ahead[-1].is_keyframe
-        yield packet, packet.is_corrupt and not is_before_joint
-    if problem is not None:
-        raise problem

@@ -10,9 +10,10 @@ import pytest
 from numbered_clips import result_of, write_clip
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.packet_decoding import decoded_frames
 from dsdi_ray.vision.packet_facts import read_packets
 from dsdi_ray.vision.probe import probe
-from dsdi_ray.vision.video_stream import VideoFile, decoded_frames, open_video
+from dsdi_ray.vision.video_stream import VideoFile, open_video
 
 OPEN_GROUPS = {"x264-params": "bframes=3:open-gop=1:keyint=10"}
 
