@@ -4,6 +4,7 @@ import av
 from av.container import InputContainer
 
 _MAX_COMPLAINT = 120  # letters
+_RAW = "raw "  # streams without a container, named as their decoder is, whose lines are not meant
 
 
 class ContainerLog:
@@ -22,5 +23,7 @@ class ContainerLog:
         if num_lines == self._num_lines:
             return None
         self._num_lines = num_lines
-        is_of_container = line is not None and line[1] == container.format.name
-        return line[2].strip()[:_MAX_COMPLAINT] if line is not None and is_of_container else None
+        name = container.format.name
+        if line is None or line[1] != name or container.format.long_name.startswith(_RAW):
+            return None
+        return line[2].strip()[:_MAX_COMPLAINT]
