@@ -20,6 +20,9 @@ def unfit_for_decord(
     """Why decord would return other pictures than those asked for, None if nothing is known."""
     if container.format.name not in _SEEKABLE_BY_DECORD:
         return f"decord seeks inexactly in {container.format.long_name}"
+    best = container.streams.best("video")
+    if best is None or best.index != stream.index:
+        return "decord reads another of the file's video streams"
     if facts.num_hidden:
         return "decord ignores the file's edit list"
     if facts.num_leading:

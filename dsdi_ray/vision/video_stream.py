@@ -40,7 +40,9 @@ def check_file(path: Path) -> None:
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
-    """Open a file and pick its best video stream, as FFmpeg ranks them; cover art does not count.
+    """Open a file and pick its best video stream: as FFmpeg ranks them, of equals the largest.
+
+    Cover art does not count, nor a single picture beside a film.
 
     Raises:
         DecodeError: If the file cannot be opened, holds no video, or one of absurd size.
@@ -153,7 +155,12 @@ def _best_video_stream(container: InputContainer) -> VideoStream:
     cover = av.stream.Disposition.attached_pic
     best = container.streams.best("video")
     films = [s for s in container.streams.video if not s.disposition & cover]
+    films = [
+        s for s in films if s.frames != 1
+    ] or films  # a picture beside the film, not told as cover
     stream = best if best in films else next(iter(films), None)
+    if films and not any(s.frames or s.bit_rate for s in films):  # FFmpeg takes the first
+        stream = max(films, key=_rank)
     if not isinstance(stream, VideoStream):
         kinds = [s.type for s in container.streams]
         listed = ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds))
@@ -167,6 +174,11 @@ def _best_video_stream(container: InputContainer) -> VideoStream:
             f"{_MAX_PICTURE_PX // 10**6} megapixels"
         )
     return stream
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int]:
+    is_default = bool(stream.disposition & av.stream.Disposition.default)
+    return is_default, stream.width * stream.height
 
 
 def tagged_seconds(stream: VideoStream) -> Fraction | None:
