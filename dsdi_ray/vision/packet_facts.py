@@ -57,6 +57,13 @@ class PacketFacts:
     holes: "array[int]" = field(default_factory=_times)
     complaint: str | None = None
 
+    @property
+    def are_timed(self) -> bool:
+        """Whether all pictures have display times, and not all the same one."""
+        num_times = len(self.display_times)
+        is_one_time = num_times > 1 and min(self.display_times) == max(self.display_times)
+        return self.num_untimed == 0 and not is_one_time
+
     def add(self, packet: "Packet[VideoStream]") -> None:
         """Note a packet that holds a picture."""
         if packet.is_discard:

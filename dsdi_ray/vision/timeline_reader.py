@@ -126,7 +126,7 @@ def _is_regular(facts: PacketFacts, time_base: Fraction) -> bool:
     """Whether a key frame comes first, all pictures are timed and the clock runs on."""
     return (
         facts.error is None
-        and facts.num_untimed == 0
+        and facts.are_timed
         and len(facts.key_times) > 0
         and facts.key_times[0] == facts.display_times[0]
         and not len(clock_restarts(np.array(facts.decode_times, dtype=np.int64), time_base))
@@ -152,8 +152,8 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             raise DecodeError(f"no picture in the video stream ({facts.error or 'headers only'})")
         time_base = stream.time_base or Fraction(1, 90_000)
         step = _step(stream, time_base)
-        # AVI stores no display times: FFmpeg gives those of decoding, out of order.
-        is_timed = facts.num_untimed == 0 and container.format.name != "avi"
+        is_avi = container.format.name == "avi"
+        is_timed = not is_avi and facts.are_timed  # FFmpeg gives AVI's times of decoding for both
         stored = np.array(facts.display_times, dtype=np.int64)
         decoded_at = np.array(facts.decode_times, dtype=np.int64)
         offsets: tuple[int, ...] = (0,)
@@ -164,9 +164,14 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             )
         picture_times = None
         if not is_timed and len(np.unique(decoded_at)) < num_pictures:
+            if stream.frames and stream.duration:
+                step = max(1, stream.duration // stream.frames)
+                facts.latest, facts.some_duration = None, step
             stored = np.arange(num_pictures, dtype=np.int64) * step
-        elif not is_timed:
+        elif is_avi:
             stored, picture_times = avi_times(stream, facts.decode_times, facts.positions)
+        elif not is_timed:
+            stored = decoded_at
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
         unfit = unfit_for_decord(container, stream, facts)

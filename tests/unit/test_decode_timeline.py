@@ -1,5 +1,6 @@
 """Which picture is frame k: sampled times against pictures that say which they are."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -174,6 +175,21 @@ class TestRealTimelines:
         shown = numbers(chunks)
         assert outcome.frames_scored >= 39
         assert sum(n == k * 25 // 10 for k, n in shown.items()) >= 38
+
+    @pytest.mark.parametrize("start", [None, 1.0])
+    def test_pictures_that_all_claim_one_time_come_at_a_constant_rate(self, tmp_path, start):
+        """Of an MP4 file whose table of durations is zero."""
+        clip = write_clip(tmp_path / "a.mp4")
+        data = bytearray(clip.read_bytes())
+        table = data.index(b"stts")
+        (num_entries,) = struct.unpack_from(">I", data, table + 8)
+        for entry in range(num_entries):
+            struct.pack_into(">I", data, table + 16 + 8 * entry, 0)
+        clip.write_bytes(data)
+        chunks, outcome = decode(clip, start=start)
+        first = int(25 * (start or 0))
+        assert outcome.status == "ok"
+        assert numbers(chunks) == {k: first + k * 25 // 10 for k in range(20 - 2 * first // 5)}
 
     def test_a_recording_behind_another_may_begin_between_key_frames(self, tmp_path):
         """The pictures before its first key frame show that they lack others."""
