@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numbered_clips import SIDE_PX, decode
 
-from dsdi_ray.vision.decode import DecodeSettings
+from dsdi_ray.vision.decode import ClipSource, DecodeSettings
+from dsdi_ray.vision.decode_process import DecodeProcess
 
 TS_PACKET_BYTES = 188
 FILM_PID = 0x100  # FFmpeg's first stream
@@ -122,3 +123,26 @@ def test_a_frame_that_comes_twice_counts_once(tmp_path):
     (tmp_path / "b.ts").write_bytes(b"".join(2 * packet for packet in packets))
     shown, _, error = pictures(tmp_path / "b.ts")
     assert int(re.match(r"(\d+) frames may show damage", error)[1]) <= len(shown)
+
+
+@pytest.mark.parametrize("codec", ["H.264 without B-frames", "MPEG-4"])
+def test_damage_that_decord_conceals_is_left_to_pyav(tmp_path, codec):
+    how = {**CODECS, "MPEG-4": ("mpeg4", {"b": "4M"})}[codec]
+    clip = moving_clip(tmp_path / "a.mp4", *how)
+    whole, _, _ = pictures(clip)
+    with av.open(str(clip)) as container:
+        position, size = [(p.pos, p.size) for p in container.demux(video=0)][30]
+    data = bytearray(clip.read_bytes())
+    for at in range(position + size // 2, position + size, size // 8):
+        data[at] ^= 0x5A
+    clip.write_bytes(data)
+    with DecodeProcess(DecodeSettings()) as process:
+        *chunks, outcome = process.decode(ClipSource(uri=str(clip)), [SIDE_PX])
+    assert (outcome.status, outcome.decoder) == ("partial", "pyav")
+    assert "decord met damage" in outcome.note
+    shown = {
+        int(k): p.astype(int)
+        for c in chunks
+        for k, p in zip(c.frame_indices, c.pixels[SIDE_PX], strict=True)
+    }
+    assert 0 < num_different(shown, whole) <= int(outcome.error.split()[0])
