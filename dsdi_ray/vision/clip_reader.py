@@ -1,9 +1,9 @@
 """Decode one clip into chunks of frames; runs in a process that may be killed.
 
 Which decoder is tried first: PyAV where at least a tenth of the pictures need no decoding, which
-decord cannot skip; decord for all others. What the first refuses, gives up on, or (decord) returns
-suspiciously (a black picture, a picture repeated) is decoded again in full with PyAV, whose
-pictures count; where decord and PyAV agree decord goes on. All ways in which a clip may be served
+decord cannot skip; decord for all others. What the first refuses, gives up on (decord, too, once its
+log tells of damage), or (decord) returns suspiciously (a black picture, a picture repeated) is
+decoded again in full with PyAV, whose pictures count; where decord and PyAV agree decord goes on. All ways in which a clip may be served
 give the same bytes. A chunk is passed on only once it is settled whose pictures it holds. A hang or
 a crash is the parent process's business: it starts again at the first chunk that it did not get.
 """
@@ -18,11 +18,12 @@ import numpy as np
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision import failures
+from dsdi_ray.vision.damage import Faults
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
 from dsdi_ray.vision.decord_reader import DecordReader
 from dsdi_ray.vision.failures import is_io_error, reading_fault, short_reason
 from dsdi_ray.vision.pictures import read_image, resize_square
-from dsdi_ray.vision.pyav_reader import Faults, PyavReader
+from dsdi_ray.vision.pyav_reader import PyavReader
 from dsdi_ray.vision.sample_stream import Pictures, SampleStream, are_same
 from dsdi_ray.vision.sampling import SamplingPlan, plan_samples
 from dsdi_ray.vision.skipping_reader import SkippingReader
@@ -70,6 +71,7 @@ class ClipReader:
         self._num_scored = 0
         self._faults = Faults()
         self._is_cut = False
+        self._complaint: str | None = None
 
     def read(self, first_chunk: int = 0) -> Iterator[FrameChunk | DecodeOutcome | Progress]:
         """Yield chunks from ``first_chunk`` on, signs of progress, and the outcome last.
@@ -127,12 +129,14 @@ class ClipReader:
         source = self._source
         timeline = yield from read_timeline(video, source.start_seconds, source.end_seconds)
         self._is_cut = timeline.is_cut
+        if timeline.has_hole(source.start_seconds, source.end_seconds):
+            self._complaint = timeline.complaint
         if timeline.is_cut:
             video.close()  # a container that failed is opened anew
         # decord gives no sign of progress while it reads the same packets once more.
         yield _PATIENCE * (time.monotonic() - started)
         plan = plan_samples(timeline, source, fps=self._settings.fps)
-        self.num_expected = len(plan) + plan.num_lost
+        self.num_expected = len(plan) + plan.num_lost + plan.num_in_holes
         if not len(plan):
             where = (
                 "beyond the end of a file that was cut off" if plan.num_lost else "outside the file"
@@ -218,7 +222,8 @@ class ClipReader:
     def _shortfall(self, plan: SamplingPlan, num_wanted: int) -> str | None:
         """Why the clip is not whole, None if it is."""
         faults = self._faults
-        because = f": {faults.first_error}" if faults.first_error else ""
+        reason = faults.first_error or self._complaint
+        because = f": {reason}" if reason else ""
         if num_wanted > 0 and not self._num_scored:
             return f"no frame decodes{because}"
         if self._num_scored < num_wanted:
@@ -232,10 +237,15 @@ class ClipReader:
             )
         if self._is_cut:
             return "the container cannot be read to its end"
-        if faults.num_concealed:
-            return f"{faults.num_concealed} frames decode with damage{because}"
-        if faults.num_errors:
-            self._notes.append(f"{faults.num_errors} packets beside the samples fail{because}")
+        if plan.num_in_holes:
+            missing = f"{plan.num_in_holes} of {self.num_expected} frames are missing"
+            return f"{missing}: the container is damaged: {self._complaint}"
+        if faults.damaged:
+            return f"{len(faults.damaged)} frames may show damage{because}"
+        if self._complaint:
+            return f"the container is damaged: {self._complaint}"
+        if faults.places:
+            self._notes.append(f"{len(faults.places)} packets beside the samples fail{because}")
         return None
 
 

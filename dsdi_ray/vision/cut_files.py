@@ -48,7 +48,7 @@ def end_if_whole(
             seconds = Fraction(container.duration, 1_000_000)
         return None if seconds is None else round(seconds / time_base)
     if kind == "avi" and _riff_end(path) > num_bytes:
-        return stream.frames * step
+        return first_time + stream.frames * step
     return None
 
 

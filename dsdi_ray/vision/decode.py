@@ -98,7 +98,8 @@ class DecodeOutcome:
     """What became of a clip.
 
     Attributes:
-        status: ``ok`` (every sample decoded), ``partial`` (some) or ``failed`` (none).
+        status: ``ok`` (every sample decoded), ``partial`` (some, or damage may show) or ``failed``
+            (none).
         error: Why it is not ok.
         is_transient: Whether that is not the clip's fault (storage, permissions, a file that is
             gone), so that it is worth another try.

@@ -46,8 +46,11 @@ def main() -> None:
     import av
     import decord
 
+    from dsdi_ray.vision import decord_log
+
     av.logging.set_level(av.logging.PANIC)
     decord.logging.set_level(decord.logging.QUIET)
+    decord_log.start_counting()
     send(stream, {"kind": "ready"})
     while True:
         request = requests.get()

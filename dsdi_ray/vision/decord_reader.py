@@ -17,6 +17,7 @@ from decord._ffi.libinfo import find_lib_path
 
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.cpu_features import avoid_slow_gathers, forgo_gathers
+from dsdi_ray.vision.decord_log import num_errors
 from dsdi_ray.vision.pictures import Sample
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
@@ -71,12 +72,13 @@ class DecordReader:
         tolerance = _TIMESTAMP_TOLERANCE_SECONDS + 1e-6 * seconds[-1]
         if np.abs(np.sort(shown_at) - shown_at[0] - seconds).max() > tolerance:
             raise DecodeError("decord's time stamps differ from the container's")
+        self._num_errors = num_errors()
 
     def read(self, first: int) -> Iterator[Sample | None]:
         """Yield samples from position ``first`` of the plan on.
 
         Raises:
-            DecodeError: Where decord gives up.
+            DecodeError: Where decord gives up, or its FFmpeg logs an error.
         """
         batch_size = 1
         while first < len(self.plan):
@@ -86,6 +88,8 @@ class DecordReader:
                 pictures = self._reader.get_batch(ordinals.tolist()).asnumpy()
             except Exception as error:
                 raise DecodeError(f"decord gave up: {_decord_reason(error)}") from error
+            if num_errors() > self._num_errors:
+                raise DecodeError("decord met damage")
             # Long groups of pictures and sparse samples: no batch may look like a hang.
             in_time = max(1, int(len(ordinals) / max(time.monotonic() - started, 1e-3)))
             for position, picture in enumerate(pictures, start=first):

@@ -13,13 +13,8 @@ from PIL import ExifTags, Image
 from dsdi_ray.errors import DecodeError
 from dsdi_ray.vision.clip_reader import local_path
 from dsdi_ray.vision.failures import short_reason
-from dsdi_ray.vision.video_stream import (
-    check_file,
-    decoded_frames,
-    looks_encrypted,
-    open_video,
-    tagged_seconds,
-)
+from dsdi_ray.vision.packet_decoding import decoded_frames
+from dsdi_ray.vision.video_stream import check_file, looks_encrypted, open_video, tagged_seconds
 
 _ISO_6709 = re.compile(r"^([+-]\d+(?:\.\d+)?)([+-]\d+(?:\.\d+)?)")
 _SECONDS_PER_DURATION_UNIT = 1e-6  # of a container in FFmpeg
@@ -101,7 +96,7 @@ def _probe_video(path: str) -> ProbeResult:
 
 def _rotation(container: InputContainer, stream: VideoStream) -> int | None:
     # PyAV shows the display matrix on decoded pictures only; a second of trying must do.
-    frame = next(decoded_frames(container, stream, lambda _: None), None)
+    frame = next(decoded_frames(container, stream, lambda *_: None), None)
     return None if frame is None else frame.rotation
 
 

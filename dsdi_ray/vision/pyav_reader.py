@@ -5,45 +5,40 @@ comes twice replaces the first, one that is passed over did not decode. It yield
 as a sign of progress.
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import av
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from dsdi_ray.vision.failures import is_io_error, short_reason
+from dsdi_ray.vision.damage import Damage, Faults
+from dsdi_ray.vision.packet_decoding import Place, decoded_frames
 from dsdi_ray.vision.pictures import Sample, SquareScaler
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import VideoFile, decoded_frames
+from dsdi_ray.vision.video_stream import VideoFile
+
+_MAX_OUTLIERS = 16  # a bound on memory
+
+
+class _Picture(NamedTuple):
+    """A decoded picture, when it is shown, and whether damage may have reached it."""
+
+    frame: VideoFrame
+    shown_at: int
+    is_damaged: bool
+
+    @property
+    def end(self) -> int:
+        """When it goes off screen, by its own account."""
+        return self.shown_at + (self.frame.duration or 0)
+
 
 PacketTest = Callable[["Packet[VideoStream]"], bool]
-
-
-@dataclass
-class Faults:
-    """What went wrong in a stream without ending it."""
-
-    num_errors: int = 0
-    num_concealed: int = 0
-    first_error: str | None = None
-    has_io_error: bool = False
-
-    def add(self, error: BaseException) -> None:
-        """Count an error and keep the first."""
-        self.num_errors += 1
-        self.first_error = self.first_error or short_reason(error)
-        self.has_io_error |= is_io_error(error)
-
-    def take(self, others: "Faults") -> None:
-        """Move what others counted here."""
-        self.num_errors += others.num_errors
-        self.num_concealed += others.num_concealed
-        self.first_error = self.first_error or others.first_error
-        self.has_io_error |= others.has_io_error
-        others.num_errors = others.num_concealed = 0
 
 
 def frames_from(
@@ -115,62 +110,97 @@ class PyavReader:
     faults: Faults = field(default_factory=Faults)
     _num_pictures: int = 0
     _stretch: int = 0
-    _last_pts: int | None = None
 
     def read(self, first: int) -> Iterator[Sample | None]:
         """Yield samples from position ``first`` of the plan on."""
         if first >= len(self.plan):
             return
-        self._num_pictures = 0
         self._scaler = SquareScaler(self.sizes, like_decord=not self.plan.is_worth_skipping)
-        self._stretch, self._last_pts = 0, None
         # A picture serves the sample at its own time. Where no picture comes at a sample's time,
         # the one before serves it if it says that it is shown so long: the second field of a
         # picture has a packet and a time stamp of its own. Otherwise the sample did not decode.
         position, before = first, None
         times = self.plan.display_times
-        for frame in frames_from(self.video, self.timeline, int(times[first]), self.faults):
-            if frame is None:
+        for picture in _in_order(self._pictures(int(times[first]))):
+            if picture is None:
                 yield None
                 continue
-            shown_at = self._display_time(frame)
-            while position < len(times) and times[position] < shown_at:
-                if before is not None and times[position] < before[1]:
-                    yield from self._sample(position, before[0])
+            while position < len(times) and times[position] < picture.shown_at:
+                if before is not None and times[position] < before.end:
+                    yield from self._sample(position, before)
                 position += 1
-            if position < len(times) and times[position] == shown_at:
-                yield from self._sample(position, frame)
+            if position < len(times) and times[position] == picture.shown_at:
+                yield from self._sample(position, picture)
                 position += 1
-            elif position > first and times[position - 1] == shown_at:
-                yield from self._sample(position - 1, frame)  # of two at a time, the later stays
+            elif position > first and times[position - 1] == picture.shown_at:
+                yield from self._sample(position - 1, picture)  # of two at a time, the later stays
             if position == len(times):
                 return
             # With packets lost, a duration may span pictures that were among them.
-            is_whole = self.faults.num_errors == 0
-            before = (frame, shown_at + (frame.duration or 0)) if is_whole else None
-        while before is not None and position < len(times) and times[position] < before[1]:
-            yield from self._sample(position, before[0])
+            before = picture if self.faults.num_errors == 0 else None
+        while before is not None and position < len(times) and times[position] < before.end:
+            yield from self._sample(position, before)
             position += 1
 
-    def _sample(self, position: int, frame: VideoFrame) -> Iterator[Sample]:
+    def _pictures(self, display_time: int) -> Iterator[_Picture | None]:
+        """Pictures in display order, with their times, from one at or before a time on."""
+        self._num_pictures = 0
+        self._stretch = 0
+        self.faults.places.clear()  # those of another run through the stream
+        damage = Damage(self.faults.places, self.timeline)
+        for frame in frames_from(self.video, self.timeline, display_time, self.faults):
+            if frame is None:
+                yield None
+            else:
+                yield _Picture(frame, self._display_time(frame), damage.reaches(frame))
+
+    def _sample(self, position: int, picture: _Picture) -> Iterator[Sample]:
         try:
-            squares = self._scaler.squares(frame)
+            squares = self._scaler.squares(picture.frame)
         except (av.FFmpegError, ValueError) as error:
             self.faults.add(error)
             return
-        self.faults.num_concealed += frame.is_corrupt
+        self.faults.damaged.discard(position)
+        if picture.is_damaged:
+            self.faults.damaged.add(position)
         yield position, squares
 
     def _display_time(self, frame: VideoFrame) -> int:
         if self.timeline.has_timestamps and frame.pts is not None:
-            starts_anew = self._last_pts is not None and (
-                frame.pts - self._last_pts < -1 / self.timeline.time_base
-            )
-            if starts_anew and self._stretch + 1 < len(self.timeline.offsets):
-                self._stretch += 1
-            self._last_pts = frame.pts
+            if isinstance(frame.opaque, Place):
+                self._stretch = bisect_right(self.timeline.restarts, frame.opaque.number)
             return int(frame.pts) + self.timeline.offsets[self._stretch]
         # Pictures come out in display order; a packet that failed took its picture's place.
         place = self._num_pictures + self.faults.num_errors
         self._num_pictures += 1
-        return int(self.timeline.display_times[min(place, len(self.timeline.display_times) - 1)])
+        times = self.timeline.picture_times
+        if times is None:
+            times = self.timeline.display_times
+        return int(times[min(place, len(times) - 1)])
+
+
+def _in_order(pictures: Iterator[_Picture | None]) -> Iterator[_Picture | None]:
+    """Keep pictures back that claim to be shown after the next one, until their time comes.
+
+    Their time stamps are damaged. Not where the next one itself claims to be shown before those
+    that came already.
+    """
+    held: _Picture | None = None
+    latest: int | None = None
+    outliers: list[_Picture] = []
+    for picture in pictures:
+        if picture is None:
+            yield None
+            continue
+        if held is not None:
+            is_next_late = latest is not None and picture.shown_at <= latest
+            if held.shown_at <= picture.shown_at or is_next_late:
+                while outliers and outliers[0].shown_at <= held.shown_at:
+                    yield outliers.pop(0)
+                yield held
+                latest = held.shown_at
+            elif len(outliers) < _MAX_OUTLIERS:
+                insort(outliers, held, key=lambda outlier: outlier.shown_at)
+        held = picture
+    rest = outliers if held is None else [*outliers, held]
+    yield from sorted(rest, key=lambda picture: picture.shown_at)

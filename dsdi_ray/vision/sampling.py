@@ -29,6 +29,7 @@ class SamplingPlan:
         unneeded_share: Their share of the pictures from the first sample to the last.
         num_beyond: Pictures with times so far away (years) that they are not sampled.
         num_lost: Samples that the file would have beyond its end had it not been cut off.
+        num_in_holes: Samples that it would have where its container is damaged.
     """
 
     frame_indices: NDArray[np.int32]
@@ -38,6 +39,7 @@ class SamplingPlan:
     unneeded_share: float
     num_beyond: int = 0
     num_lost: int = 0
+    num_in_holes: int = 0
 
     def __len__(self) -> int:
         return len(self.frame_indices)
@@ -87,6 +89,7 @@ def plan_samples(timeline: Timeline, source: ClipSource, *, fps: float) -> Sampl
         unneeded_share=float(between.mean()) if len(between) else 0.0,
         num_beyond=num_beyond,
         num_lost=_num_lost(timeline, shown_at, source, first_lost=int(grid[-1]), fps=fps),
+        num_in_holes=_num_in_holes(timeline, shown_at, start, end, fps=fps),
     )
 
 
@@ -105,5 +108,19 @@ def _num_lost(
     if source.end_seconds is not None:
         end = min(end, source.end_seconds)
     num_points = ceil((end - (source.start_seconds or 0.0) - _ROUNDING_SECONDS) * fps)
-    seconds_shown = float(np.median(np.diff(shown_at))) if len(shown_at) > 1 else 0.0
-    return max(0, round((num_points - first_lost) / max(1.0, seconds_shown * fps)))
+    return max(0, round((num_points - first_lost) / max(1.0, _seconds_shown(shown_at) * fps)))
+
+
+def _num_in_holes(
+    timeline: Timeline, shown_at: NDArray[np.floating[Any]], start: float, end: float, *, fps: float
+) -> int:
+    """Samples between pictures that lay apart only once the ones between them were passed over."""
+    seconds = (timeline.holes - timeline.first_time) * float(timeline.time_base)
+    holes = seconds[seconds[:, 1] <= shown_at[-1]].clip(start, max(start, end))
+    num_points = np.diff(holes, axis=1) / max(1 / fps, _seconds_shown(shown_at))
+    return int((np.round(num_points) - 1).clip(min=0).sum())
+
+
+def _seconds_shown(shown_at: NDArray[np.floating[Any]]) -> float:
+    """How long a picture is on screen."""
+    return float(np.median(np.diff(shown_at))) if len(shown_at) > 1 else 0.0

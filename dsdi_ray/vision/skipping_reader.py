@@ -12,8 +12,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.damage import Faults
 from dsdi_ray.vision.pictures import Sample, SquareScaler
-from dsdi_ray.vision.pyav_reader import Faults, frames_from
+from dsdi_ray.vision.pyav_reader import frames_from
 from dsdi_ray.vision.sampling import SamplingPlan
 from dsdi_ray.vision.timeline import Timeline
 from dsdi_ray.vision.video_stream import VideoFile
@@ -47,7 +48,7 @@ class SkippingReader:
         for frame in frames_from(
             self.video, self.timeline, times[first], faults, is_wanted=self._is_wanted
         ):
-            if faults.num_errors:
+            if faults.places:
                 break
             if frame is None:
                 yield None
@@ -73,7 +74,8 @@ class SkippingReader:
 
     def _is_wanted(self, packet: "Packet[VideoStream]") -> bool:
         unneeded = self.plan.unneeded_times
-        if packet.pts is None or not len(unneeded):
+        # What an edit list hides may share a time with a picture that is shown.
+        if packet.pts is None or packet.is_discard or not len(unneeded):
             return True
         place = min(int(unneeded.searchsorted(packet.pts)), len(unneeded) - 1)
         return bool(unneeded[place] != packet.pts)

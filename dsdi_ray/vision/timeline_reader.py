@@ -17,22 +17,23 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.avi_times import avi_times
 from dsdi_ray.vision.clocks import clock_restarts, join_clocks
 from dsdi_ray.vision.cut_files import end_if_whole
+from dsdi_ray.vision.decord_fitness import unfit_for_decord
+from dsdi_ray.vision.packet_decoding import decoded_frames
 from dsdi_ray.vision.packet_facts import PacketFacts, read_packets
 from dsdi_ray.vision.references import unreferenced
 from dsdi_ray.vision.timeline import Timeline
-from dsdi_ray.vision.video_stream import INDEXED, VideoFile, decoded_frames, open_video
+from dsdi_ray.vision.video_stream import INDEXED, VideoFile, open_video
 
 _DEFAULT_FPS = Fraction(25)
 _NO_TIMES = np.empty(0, np.int64)
 # Decoding times bound the display times still to come; some containers are a little off.
 _MARGIN_SECONDS = 1
+_NEVER = np.iinfo(np.int64).max
 _NUM_RECENT = 4
 _RECENT: dict[tuple[str, int, int], Timeline] = {}  # by path, size, time of change; oldest first
-# decord seeks at every group of pictures. *Measured*: in these containers it lands on the right
-# picture, in others (MPEG-TS) it returned pictures seconds away without an error.
-_SEEKABLE_BY_DECORD = INDEXED | {"avi", "flv"}
 # After a seek into a program stream FFmpeg gives pictures that share a packet other times than before.
 _PROGRAM_STREAM = "mpeg"
 
@@ -101,6 +102,8 @@ def _read_part(
             time_base=time_base,
             first_time=first_time,
             end_time=_end_time(facts, times, offset=0, step=step),
+            holes=_holes(facts, stored),
+            complaint=facts.complaint,
             lost_end_time=end_if_whole(
                 Path(video.path), container, stream, first_time=first_time, step=step
             ),
@@ -110,8 +113,11 @@ def _read_part(
 
 
 def _is_behind(packet: "Packet[VideoStream]", display_time: int | None, margin: int) -> bool:
-    """Whether all pictures before a display time are stored before a packet."""
-    if display_time is None or packet.dts is None:
+    """Whether all pictures before a display time are stored before a packet.
+
+    One that an edit list hides does not tell: times start anew with the edit behind it.
+    """
+    if display_time is None or packet.dts is None or packet.is_discard:
         return False
     return packet.dts >= display_time + margin
 
@@ -120,7 +126,7 @@ def _is_regular(facts: PacketFacts, time_base: Fraction) -> bool:
     """Whether a key frame comes first, all pictures are timed and the clock runs on."""
     return (
         facts.error is None
-        and facts.num_untimed == 0
+        and facts.are_timed
         and len(facts.key_times) > 0
         and facts.key_times[0] == facts.display_times[0]
         and not len(clock_restarts(np.array(facts.decode_times, dtype=np.int64), time_base))
@@ -146,23 +152,37 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             raise DecodeError(f"no picture in the video stream ({facts.error or 'headers only'})")
         time_base = stream.time_base or Fraction(1, 90_000)
         step = _step(stream, time_base)
-        # AVI stores no display times: FFmpeg gives those of decoding, out of order.
-        is_timed = facts.num_untimed == 0 and container.format.name != "avi"
+        is_avi = container.format.name == "avi"
+        is_timed = not is_avi and facts.are_timed  # FFmpeg gives AVI's times of decoding for both
         stored = np.array(facts.display_times, dtype=np.int64)
         decoded_at = np.array(facts.decode_times, dtype=np.int64)
         offsets: tuple[int, ...] = (0,)
+        restarts: tuple[int, ...] = ()
         if is_timed and len(decoded_at) == len(stored):
-            stored, offsets = join_clocks(stored, decoded_at, time_base=time_base, step=step)
-        if not is_timed:
-            is_regular = len(np.unique(decoded_at)) == num_pictures
-            stored = decoded_at if is_regular else np.arange(num_pictures, dtype=np.int64) * step
+            stored, offsets, restarts = join_clocks(
+                stored, decoded_at, time_base=time_base, step=step
+            )
+        picture_times = None
+        if not is_timed and len(np.unique(decoded_at)) < num_pictures:
+            if stream.frames and stream.duration:
+                step = max(1, stream.duration // stream.frames)
+                facts.latest, facts.some_duration = None, step
+            stored = np.arange(num_pictures, dtype=np.int64) * step
+        elif is_avi:
+            stored, picture_times = avi_times(stream, facts.decode_times, facts.positions)
+        elif not is_timed:
+            stored = decoded_at
         notes = [f"the container ends early: {facts.error}"] if facts.error else []
         notes += _stream_notes(container, stream)
-        unfit = _unfit_for_decord(container, facts)
+        unfit = unfit_for_decord(container, stream, facts)
         lost_end = end_if_whole(
             Path(video.path), container, stream, first_time=int(stored.min()), step=step
         )
         may_seek = container.format.name != _PROGRAM_STREAM
+        num_missing = 0 if is_timed else len(stored) - num_pictures
+        if num_missing:
+            notes.append(f"the file lacks {num_missing} pictures of its index")
+            unfit = unfit or "decord counts pictures that the file lacks"
         if len(offsets) > 1:
             notes.append(f"the clock starts anew {len(offsets) - 1} times")
             unfit = unfit or "decord sorts time stamps that start anew"
@@ -174,6 +194,7 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
             notes.append(f"begins with {num_headless} pictures that need earlier ones")
             unfit = "decord counts pictures that do not decode"
             times, is_unneeded = times[num_headless:], is_unneeded[num_headless:]
+    is_located = len(facts.holes) > 0 or video.complaint is None
     has_one_clock = is_timed and len(offsets) == 1
     return Timeline(
         display_times=times,
@@ -183,9 +204,13 @@ def _read_whole(video: VideoFile) -> Generator[None, None, Timeline]:
         first_time=int(times[0]),
         end_time=_end_time(facts, times, offset=offsets[-1], step=step),
         has_timestamps=is_timed,
+        picture_times=picture_times,
         offsets=offsets,
+        restarts=restarts,
         is_cut=facts.error is not None,
         lost_end_time=None if lost_end is None else lost_end + offsets[-1],
+        holes=_holes(facts, stored) if is_located else np.array([[times[0], _NEVER]]),
+        complaint=facts.complaint or video.complaint,
         unfit_for_decord=unfit,
         note="; ".join(notes) or None,
     )
@@ -199,6 +224,13 @@ def _distinct(
     if len(references) != len(stored):
         return times, np.zeros(len(times), dtype=bool)
     return times, unreferenced(references)[places] & (counts == 1)
+
+
+def _holes(facts: PacketFacts, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Display times around what FFmpeg passed over."""
+    behind = np.unique(np.array(facts.holes, dtype=np.int64))
+    ends = np.append(stored, _NEVER)
+    return np.stack([ends[np.maximum(behind - 1, 0)], ends[behind]], axis=1)
 
 
 def _step(stream: VideoStream, time_base: Fraction) -> int:
@@ -217,16 +249,6 @@ def _stream_notes(container: InputContainer, stream: VideoStream) -> list[str]:
     return [] if is_only_one else [f"video stream {stream.index} of several"]
 
 
-def _unfit_for_decord(container: InputContainer, facts: PacketFacts) -> str | None:
-    if container.format.name not in _SEEKABLE_BY_DECORD:
-        return f"decord seeks inexactly in {container.format.long_name}"
-    if facts.num_hidden:
-        return "decord ignores the file's edit list"
-    if facts.num_leading:
-        return "decord miscounts pictures stored behind the key frame that they precede"
-    return None
-
-
 def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[None, None, int]:
     """Display time of the first picture that needs none which the file lacks."""
     keys = facts.key_times[:1].tolist()
@@ -240,7 +262,7 @@ def _first_decodable(path: str, first: int, facts: PacketFacts) -> Generator[Non
 def _first_decoded_time(path: str) -> Generator[None, None, int | None]:
     container, stream = open_video(path)
     with container:
-        for frame in decoded_frames(container, stream, on_error=lambda _: None):
+        for frame in decoded_frames(container, stream, on_fault=lambda *_: None):
             if frame is None:
                 yield None
             elif frame.pts is not None:

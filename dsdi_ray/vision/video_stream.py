@@ -1,22 +1,19 @@
-"""A file's video stream through PyAV: opened, and decoded packet by packet."""
+"""A file's video stream through PyAV, opened."""
 
 import stat
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.container_log import ContainerLog
 from dsdi_ray.vision.failures import short_reason
 
-SECONDS_BETWEEN_SIGNS = 1.0
 MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # as FFmpeg calls them
 # FFmpeg decodes a file's first pictures to open it. *Measured*: 1080p H.264 29 ms, 1 ms without.
 _NOTHING_DECODED = {"skip_frame": "all"}
@@ -43,7 +40,9 @@ def check_file(path: Path) -> None:
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
-    """Open a file and pick its best video stream, as FFmpeg ranks them; cover art does not count.
+    """Open a file and pick its best video stream: as FFmpeg ranks them, of equals the largest.
+
+    Cover art does not count, nor a single picture beside a film.
 
     Raises:
         DecodeError: If the file cannot be opened, holds no video, or one of absurd size.
@@ -92,10 +91,14 @@ class VideoFile:
 
     Args:
         path: The file.
+
+    Attributes:
+        complaint: What FFmpeg had to say of the container, of which it reads some MB to open it.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.complaint: str | None = None
         self._rewound: tuple[InputContainer, VideoStream] | None = None
 
     def open(self) -> tuple[InputContainer, VideoStream]:
@@ -105,7 +108,12 @@ class VideoFile:
             DecodeError: As :func:`open_video`.
         """
         rewound, self._rewound = self._rewound, None
-        return rewound or open_video(self.path)
+        if rewound is not None:
+            return rewound
+        log = ContainerLog()
+        container, stream = open_video(self.path)
+        self.complaint = log.complaint(container)
+        return container, stream
 
     @contextmanager
     def packets(self) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -147,7 +155,12 @@ def _best_video_stream(container: InputContainer) -> VideoStream:
     cover = av.stream.Disposition.attached_pic
     best = container.streams.best("video")
     films = [s for s in container.streams.video if not s.disposition & cover]
+    films = [
+        s for s in films if s.frames != 1
+    ] or films  # a picture beside the film, not told as cover
     stream = best if best in films else next(iter(films), None)
+    if films and not any(s.frames or s.bit_rate for s in films):  # FFmpeg takes the first
+        stream = max(films, key=_rank)
     if not isinstance(stream, VideoStream):
         kinds = [s.type for s in container.streams]
         listed = ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds))
@@ -161,6 +174,11 @@ def _best_video_stream(container: InputContainer) -> VideoStream:
             f"{_MAX_PICTURE_PX // 10**6} megapixels"
         )
     return stream
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int]:
+    is_default = bool(stream.disposition & av.stream.Disposition.default)
+    return is_default, stream.width * stream.height
 
 
 def tagged_seconds(stream: VideoStream) -> Fraction | None:
@@ -187,44 +205,3 @@ def looks_encrypted(path: Path) -> bool:
             return any("enc_key_id" in s.metadata for s in container.streams.video)
     except (DecodeError, av.FFmpegError, OSError, ValueError):
         return False
-
-
-def decoded_frames(
-    container: InputContainer,
-    stream: VideoStream,
-    on_error: Callable[[BaseException], None],
-    *,
-    is_wanted: Callable[["Packet[VideoStream]"], bool] = lambda _: True,
-) -> Iterator[VideoFrame | None]:
-    """Decode packet by packet from where the container stands; one that fails is passed over.
-
-    Args:
-        container: Where to read.
-        stream: What to decode.
-        on_error: Told of each packet that fails.
-        is_wanted: Whether the decoder gets a packet.
-
-    Yields:
-        Pictures in display order, and None about once a second as a sign of progress.
-    """
-    signed_at = time.monotonic()
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            on_error(error)
-            packet = None
-        try:
-            if packet is None or is_wanted(packet):
-                yield from stream.decode(packet)  # None: the pictures that the decoder still holds
-        except av.EOFError:
-            return
-        except (av.FFmpegError, ValueError) as error:
-            if packet is None or packet.size:
-                on_error(error)
-        if packet is None:
-            return
-        if time.monotonic() - signed_at > SECONDS_BETWEEN_SIGNS:
-            signed_at = time.monotonic()
-            yield None

@@ -29,12 +29,13 @@ from dsdi_ray.vision.child_pipe import child_environment
 from dsdi_ray.vision.clip_reader import ClipReader
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings
 from dsdi_ray.vision.decord_reader import DecordReader
+from dsdi_ray.vision.packet_decoding import decoded_frames
 from dsdi_ray.vision.pyav_reader import PyavReader
 from dsdi_ray.vision.sampling import plan_samples
 from dsdi_ray.vision.skipping_reader import SkippingReader
 from dsdi_ray.vision.timeline import Timeline
 from dsdi_ray.vision.timeline_reader import read_timeline
-from dsdi_ray.vision.video_stream import VideoFile, decoded_frames
+from dsdi_ray.vision.video_stream import VideoFile
 
 READERS = {"decord": DecordReader, "pyav, full": PyavReader, "pyav, skipping": SkippingReader}
 WAYS = ["ffmpeg", *READERS, "clip reader"]
@@ -91,7 +92,7 @@ def decode_by(way: str, path: str, fps: float) -> tuple[int, str]:
         timeline = whole_timeline(video)
         plan = plan_samples(timeline, source, fps=fps)
         if way == "ffmpeg":  # no binary: the same work through PyAV
-            for _ in decoded_frames(*video.open(), lambda _: None):
+            for _ in decoded_frames(*video.open(), lambda *_: None):
                 pass
             return len(plan), ""
         reader = READERS[way](path if way == "decord" else video, plan, timeline, [SIDE_PX])

@@ -1,7 +1,9 @@
 """Which picture is frame k: sampled times against pictures that say which they are."""
 
+import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from numbered_clips import B_FRAMES, decode, numbers, write_clip
@@ -90,6 +92,10 @@ class TestClockRestarts:
         times = np.array([0, 40, 9_000_000, 120, 9_000_160, 9_000_200, 9_000_240, 5, 9_000_320])
         assert clock_restarts(times, Fraction(1, 1000)).size == 0
 
+    def test_one_time_stamp_far_ahead_is_not_one(self):
+        times = np.array([0, 40, 80, 3_600_000, 160, 200, 240])
+        assert clock_restarts(times, Fraction(1, 1000)).size == 0
+
 
 class TestRealTimelines:
     @EVERY_WAY
@@ -149,6 +155,54 @@ class TestRealTimelines:
         assert outcome.status == "ok"
         assert "clock starts anew" in outcome.note
         assert [shown[k] for k in (0, 10, 19, 20, 30)] == [0, 25, 47, 0, 25]
+
+    @pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
+    @pytest.mark.parametrize("seconds", [0.5, 3, 3000])
+    @pytest.mark.parametrize("b_frames", [0, 3])
+    def test_one_damaged_display_time_costs_no_other_picture(
+        self, tmp_path, name, seconds, b_frames
+    ):
+        clip = write_clip(tmp_path / "a.mp4", num_pictures=100, max_b_frames=b_frames)
+        odd = tmp_path / name
+        with av.open(str(clip)) as source, av.open(str(odd), "w") as copy:
+            stream = copy.add_stream_from_template(source.streams.video[0])
+            for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+                packet.stream = stream
+                if number == 41:
+                    packet.pts += int(seconds / packet.time_base)
+                copy.mux(packet)
+        chunks, outcome = decode(odd)
+        shown = numbers(chunks)
+        assert outcome.frames_scored >= 39
+        assert sum(n == k * 25 // 10 for k, n in shown.items()) >= 38
+
+    @pytest.mark.parametrize("start", [None, 1.0])
+    def test_pictures_that_all_claim_one_time_come_at_a_constant_rate(self, tmp_path, start):
+        """Of an MP4 file whose table of durations is zero."""
+        clip = write_clip(tmp_path / "a.mp4")
+        data = bytearray(clip.read_bytes())
+        table = data.index(b"stts")
+        (num_entries,) = struct.unpack_from(">I", data, table + 8)
+        for entry in range(num_entries):
+            struct.pack_into(">I", data, table + 16 + 8 * entry, 0)
+        clip.write_bytes(data)
+        chunks, outcome = decode(clip, start=start)
+        first = int(25 * (start or 0))
+        assert outcome.status == "ok"
+        assert numbers(chunks) == {k: first + k * 25 // 10 for k in range(20 - 2 * first // 5)}
+
+    def test_a_recording_behind_another_may_begin_between_key_frames(self, tmp_path):
+        """The pictures before its first key frame show that they lack others."""
+        data = write_clip(
+            tmp_path / "one.ts", codec="mpeg2video", num_pictures=100, gop=25, max_b_frames=2
+        ).read_bytes()
+        joined = tmp_path / "two.ts"
+        joined.write_bytes(data + data[len(data) // 2 // 188 * 188 :])
+        chunks, outcome = decode(joined)
+        assert outcome.frames_scored >= outcome.frames_expected - 5
+        shown = numbers(chunks)
+        last = max(shown)
+        assert all(shown[last - k] in {99 - int(2.5 * k + d) for d in (0, 1, 2)} for k in range(8))
 
     def test_a_stream_cut_in_the_middle_starts_at_its_first_decodable_picture(self, tmp_path):
         data = write_clip(

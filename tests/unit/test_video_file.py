@@ -7,19 +7,26 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numbered_clips import result_of, write_clip
+from numbered_clips import decode, result_of, write_clip
 
 from dsdi_ray.errors import DecodeError
+from dsdi_ray.vision.packet_decoding import decoded_frames
 from dsdi_ray.vision.packet_facts import read_packets
 from dsdi_ray.vision.probe import probe
-from dsdi_ray.vision.video_stream import VideoFile, decoded_frames, open_video
+from dsdi_ray.vision.video_stream import VideoFile, open_video
 
 OPEN_GROUPS = {"x264-params": "bframes=3:open-gop=1:keyint=10"}
 
 
 def pictures(container, stream) -> list[tuple[int, bytes]]:
     with container:
-        frames = [f for f in decoded_frames(container, stream, on_error=pytest.fail) if f]
+        frames = [
+            f
+            for f in decoded_frames(
+                container, stream, on_fault=lambda error, _: pytest.fail(str(error))
+            )
+            if f
+        ]
     return [(f.pts, f.to_ndarray().tobytes()) for f in frames]
 
 
@@ -127,3 +134,37 @@ def test_sound_that_goes_on_does_not_lengthen_the_film(tmp_path):
     with av.open(str(path)) as container:
         assert container.duration > 6_000_000
     assert probe(str(path), "video").duration_seconds == pytest.approx(2.0, abs=0.05)
+
+
+def write_streams(path: Path, *streams: tuple[str, int, int]) -> Path:
+    """Streams of still pictures: codec, width (height is half of it), number of pictures."""
+    with av.open(str(path), "w") as container:
+        added = []
+        for codec, width, _ in streams:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height = width, width // 2
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.codec_context.max_b_frames = 0
+            added.append(stream)
+        for stream, (_, width, num_pictures) in zip(added, streams, strict=True):
+            picture = np.full((width // 2, width, 3), 90, np.uint8)
+            for _ in range(num_pictures):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    return path
+
+
+def test_one_picture_beside_a_film_is_not_the_film(tmp_path: Path):
+    clip = write_streams(tmp_path / "a.mov", ("mjpeg", 512, 1), ("libx264", 128, 50))
+    _, outcome = decode(clip)
+    assert (outcome.status, outcome.frames_scored) == ("ok", 20)
+    assert probe(str(clip), "video").width == 128
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_of_streams_that_nothing_tells_apart_the_largest_is_taken(tmp_path: Path, name: str):
+    clip = write_streams(tmp_path / name, ("libx264", 128, 50), ("libx264", 256, 50))
+    container, stream = open_video(str(clip))
+    assert (stream.index, stream.width) == (1, 256)
+    container.close()
+    assert decode(clip)[1].decoder == "pyav"  # decord takes the first
