@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
-from dsdi_ray.errors import ConfigError, DataError
+from dsdi_ray.errors import DataError
 from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
 from dsdi_ray.storage.runs import (
     ranked_run,
@@ -155,11 +155,6 @@ def test_mistakes_are_named(files):
     for arguments, error, message in (
         (["no.trec"], DataError, "run no.trec: no such file"),
         ([f"{files}/a/run.trec:-2"], DataError, "weight must be above 0, got -2"),
-        (
-            [files / "a/run.trec", "--normalisation", "z"],
-            ConfigError,
-            "none, minmax, rank, got 'z'",
-        ),
     ):
         done = fuse(files, *arguments)
         assert isinstance(done.exception, error), done.output
