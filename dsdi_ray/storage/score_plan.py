@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from dsdi_ray.storage.outcome_scan import OutcomeScan, portions
+from dsdi_ray.storage.outcome_columns import portions
+from dsdi_ray.storage.outcome_scan import OutcomeScan
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, WHOLE_FILE, content_keys, span_key
 from dsdi_ray.storage.score_store import ScoreStore
 
@@ -91,8 +92,8 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Compare a manifest with a store on key columns alone.
 
-    A content counts as done, whichever members are asked for, if the last attempt on it gave no
-    frame; unless ``retry_failed``, or the reason was a transient one.
+    What failed is not tried again unless ``retry_failed``, or the reason was a transient one: see
+    :meth:`~dsdi_ray.storage.outcome_scan.OutcomeScan.is_blocked`.
 
     Args:
         manifest: Clips.
@@ -117,7 +118,7 @@ def plan_scoring(
             seen.add(outcomes, first_row)
         is_missing = ~seen.is_present
         if not retry_failed:
-            is_missing[seen.has_failed] = False
+            is_missing &= ~seen.is_blocked()
         to_do = np.flatnonzero(is_missing.any(axis=1))
         return seen, is_missing, _known_elsewhere(dataset, manifest, contents, seen, to_do)
 

@@ -17,7 +17,8 @@ OUTCOME_SCHEMA = pa.schema(
         ("content_id", pa.string()),  # null where the file could not be read at all
         ("span", pa.string()),
         ("decode_id", pa.string()),
-        ("member_ids", pa.list_(pa.string())),  # those that this attempt scored
+        # Those that this attempt scored; of a failure those to blame: none where no frame decodes.
+        ("member_ids", pa.list_(pa.string())),
         ("status", pa.string()),
         ("error", pa.string()),  # why it failed, or what a partial clip lacks
         ("note", pa.string()),  # why the second decoder was used, and the like
