@@ -131,7 +131,10 @@ def score(
         ),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Decode clips again that failed before or are partial."
+        ),
     ] = False,
     dry_run: Annotated[
         bool,

@@ -102,7 +102,7 @@ def score_archive(
         store_uri: Folder or URI of the store; begun where there is none.
         settings: How frames are sampled.
         pool: Actors; None sizes them from the cluster.
-        retry_failed: Decode clips again that failed before.
+        retry_failed: Decode clips again that failed before or are partial.
         dry_run: Only say what would be done, and try a few clips to say how long it would take.
         on_plan: Told what there is to do before it begins, by whom, and the estimated seconds, if
             any.

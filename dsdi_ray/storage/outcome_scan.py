@@ -30,7 +30,8 @@ class OutcomeScan:
     """What the outcomes say of contents: which members scored them, which of them failed.
 
     Attributes:
-        is_present: Whether a member's logits of a content are complete, ``[K, M]``.
+        is_present: Whether a member has scored all of a content that it can, ``[K, M]``. What a
+            passing error cut short is not all.
         is_undecodable: Whether the newest attempt on a content gave no frame, for a reason that
             lasts, ``[K]``.
         is_to_blame: Whether a member alone is why an attempt on a content failed, ``[K, M]``.
@@ -52,6 +53,7 @@ class OutcomeScan:
         contents: pa.Array,
         member_ids: Sequence[str],
         decode_id: str,
+        redo_partial: bool = False,
     ) -> None:
         """Begin a scan.
 
@@ -61,7 +63,9 @@ class OutcomeScan:
             contents: Their keys, see :func:`~dsdi_ray.storage.score_rows.content_keys`, ``[K]``.
             member_ids: Members, ``[M]``.
             decode_id: Decode settings.
+            redo_partial: Take the logits of partial clips as missing.
         """
+        self._redo_partial = redo_partial
         self._clips = clips
         self._content_of_clip = content_of_clip
         self._contents = contents
@@ -92,7 +96,9 @@ class OutcomeScan:
             outcomes.take(newest), content[newest], clip[newest]
         )
         has_failed = flags(pc.equal(outcomes["status"], "failed"))
-        is_lasting = ~flags(outcomes["is_transient"]) | ~has_failed
+        is_transient = flags(outcomes["is_transient"])
+        is_partial = flags(pc.equal(outcomes["status"], "partial"))
+        is_lasting = ~is_transient | ~has_failed
         newest = self._newest_of_content.add(np.where(is_lasting, content, -1), times, rows)
         lengths = pc.fill_null(pc.list_value_length(outcomes["member_ids"]), 0)
         num_members = np.asarray(lengths, np.int64)
@@ -100,7 +106,7 @@ class OutcomeScan:
         self.is_undecodable[content[newest]] = is_undecodable[newest]
         number, member, outcome = member_pairs(outcomes, content, self._member_ids, is_lasting)
         for pairs, is_meant in (
-            (self.is_present, ~has_failed),
+            (self.is_present, ~has_failed & ~(is_partial & (is_transient | self._redo_partial))),
             (self.is_to_blame, has_failed & (num_members == 1)),
             (self.is_suspect, has_failed & (num_members > 1)),
         ):

@@ -34,7 +34,7 @@ class ScoringPlan:
             not say so yet.
         known: Outcomes to record for clips that need no work but that the store does not know by
             this id or at this place: those that it has of the same content.
-        num_pairs_present: (content, member) pairs that the store has.
+        num_pairs_present: (content, member) pairs that the store has and that are kept.
         num_pairs_missing: Pairs that it lacks and that can be had.
         footage_hours: Length of the work, as far as the manifest knows it.
     """
@@ -92,7 +92,8 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Compare a manifest with a store on key columns alone.
 
-    What failed is not tried again unless ``retry_failed``, or the reason was a transient one: see
+    What a passing error cut short is done again; its logits are ranked meanwhile. What failed for a
+    reason that lasts is not tried again unless ``retry_failed``: see
     :meth:`~dsdi_ray.storage.outcome_scan.OutcomeScan.is_blocked`.
 
     Args:
@@ -100,7 +101,7 @@ def plan_scoring(
         store: The store.
         member_ids: Members that every clip is to be scored by.
         decode_id: Decode settings that every clip is to be scored under.
-        retry_failed: Try contents again that failed.
+        retry_failed: Try contents again that failed or are partial.
     """
     manifest = manifest.append_column("span", _spans(manifest))
     contents = _Contents.of(manifest)
@@ -113,6 +114,7 @@ def plan_scoring(
             contents=contents.keys,
             member_ids=members,
             decode_id=decode_id,
+            redo_partial=retry_failed,
         )
         for outcomes, first_row in portions(dataset, OutcomeScan.COLUMNS):
             seen.add(outcomes, first_row)

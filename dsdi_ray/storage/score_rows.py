@@ -29,7 +29,7 @@ OUTCOME_SCHEMA = pa.schema(
         ("seconds", pa.float64()),  # of decoding, wall clock
         ("finished_at", pa.timestamp("us", tz="UTC")),
         ("seconds_covered", pa.float64()),  # of footage: frames_scored / fps
-        ("is_transient", pa.bool_()),  # failed for a reason outside the clip: the next job retries
+        ("is_transient", pa.bool_()),  # for a reason outside the clip: the next job retries
     ]
 )
 

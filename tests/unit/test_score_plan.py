@@ -252,6 +252,31 @@ def test_a_transient_failure_is_an_outcome_and_is_tried_again(store: ScoreStore)
     assert plan(clips("a"), store, "m1").num_work_items == 1
 
 
+def partial_outcome(*members: str, is_transient: bool, number: int = 0) -> dict[str, object]:
+    attempt = ("a", "/a.mp4", "content-a", (None, None), "cut off", "d", members, "partial")
+    return as_outcome((*attempt, is_transient), number)
+
+
+def test_a_clip_that_a_passing_error_cut_short_is_done_again_until_it_is_whole(
+    store: ScoreStore,
+) -> None:
+    store.write_outcomes([partial_outcome("m1", is_transient=True)])
+    again = plan(clips("a"), store, "m1")
+    assert (again.num_pairs_present, again.num_pairs_missing) == (0, 1)
+    assert counts(store, again.manifest, "m1") == {("partial", "cut off"): 1}
+    do(again, store)
+    assert members_to_do(store, "m1") == []
+    assert counts(store, again.manifest, "m1") == {("ok", ""): 1}
+
+
+def test_a_clip_that_is_damaged_for_good_is_done_again_only_when_asked(store: ScoreStore) -> None:
+    store.write_outcomes([partial_outcome("m1", is_transient=False)])
+    assert members_to_do(store, "m1") == []
+    assert members_to_do(store, "m1", retry_failed=True) == [["m1"]]
+    do(plan(clips("a"), store, "m1", retry_failed=True), store)
+    assert members_to_do(store, "m1", retry_failed=True) == []
+
+
 def test_a_clip_that_failed_once_and_was_scored_since_is_scored_by_new_members(
     store: ScoreStore,
 ) -> None:
@@ -394,6 +419,13 @@ def test_a_plan_is_what_sets_of_pairs_say(
     mine = [o for o in outcomes if o["decode_id"] == "d" and o["content_id"]]
     key_of = {id(o): (o["content_id"], o["span"]) for o in mine}
     present = {(key_of[id(o)], m) for o in mine if o["status"] != "failed" for m in o["member_ids"]}
+    done = {
+        (key_of[id(o)], m)
+        for o in mine
+        if o["status"] == "ok"
+        or (o["status"] == "partial" and not o["is_transient"] and not retry_failed)
+        for m in o["member_ids"]
+    }
     lasting = [o for o in mine if o["status"] != "failed" or not o["is_transient"]]
     newest = {key_of[id(o)]: o for o in lasting}
     has_failed = {
@@ -403,11 +435,11 @@ def test_a_plan_is_what_sets_of_pairs_say(
     to_blame = {(key, m) for key, tried in failures for m in tried if len(tried) == 1}
     suspect = {(key, m) for key, tried in failures for m in tried if len(tried) > 1}
     wanted = {(key, m) for key in keys if key for m in members}
-    missing = wanted - present
+    missing = wanted - done
     if not retry_failed:
         missing = {(key, m) for key, m in missing - to_blame if key not in has_failed}
         missing = {pair for pair in missing if any(p[0] == pair[0] for p in missing - suspect)}
-    assert got.num_pairs_present == len(wanted & present)
+    assert got.num_pairs_present == len(wanted & done)
     assert got.num_pairs_missing == len(missing)
     to_do = dict.fromkeys(key for key in keys if any((key, m) in missing for m in members))
     assert [(r["content_id"], r["span"], r["member_ids"]) for r in got.work.to_pylist()] == [
