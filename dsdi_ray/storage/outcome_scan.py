@@ -36,7 +36,8 @@ class OutcomeScan:
             lasts, ``[K]``.
         is_to_blame: Whether a member alone is why an attempt on a content failed, ``[K, M]``.
         is_suspect: Whether a member or one beside it is, ``[K, M]``.
-        row_of_content: The newest outcome of each content, transient failures aside, or -1, ``[K]``.
+        row_of_content: The newest outcome of each content that has a frame; where there is none, its
+            newest failure that lasts, or -1, ``[K]``.
         is_recorded: Whether the newest outcome of a clip speaks of its file as it is now, ``[N]``.
     """
 
@@ -73,6 +74,7 @@ class OutcomeScan:
         self._decode_id = decode_id
         self._newest_of_clip = NewestRows(len(clips))
         self._newest_of_content = NewestRows(len(contents))
+        self._newest_scored = NewestRows(len(contents))
         self.is_present = np.zeros((len(contents), len(member_ids)), bool)
         self.is_undecodable = np.zeros(len(contents), bool)
         self.is_to_blame = np.zeros_like(self.is_present)
@@ -81,7 +83,8 @@ class OutcomeScan:
 
     @property
     def row_of_content(self) -> NDArray[np.int64]:
-        return self._newest_of_content.rows
+        scored = self._newest_scored.rows
+        return np.where(scored >= 0, scored, self._newest_of_content.rows)
 
     def add(self, outcomes: pa.Table, first_row: int) -> None:
         """Take a portion of the outcomes, whose first is row ``first_row`` of them all."""
@@ -99,6 +102,7 @@ class OutcomeScan:
         is_transient = flags(outcomes["is_transient"])
         is_partial = flags(pc.equal(outcomes["status"], "partial"))
         is_lasting = ~is_transient | ~has_failed
+        self._newest_scored.add(np.where(has_failed, -1, content), times, rows)
         newest = self._newest_of_content.add(np.where(is_lasting, content, -1), times, rows)
         lengths = pc.fill_null(pc.list_value_length(outcomes["member_ids"]), 0)
         num_members = np.asarray(lengths, np.int64)
@@ -137,6 +141,22 @@ class OutcomeScan:
         return is_same_uri & np.where(
             expected >= 0, content == expected, is_unreadable & is_same_error
         )
+
+
+def newest_scored(outcomes: pa.Table, contents: pa.Array, decode_id: str) -> NDArray[np.int64]:
+    """Row of each content's newest outcome that has a frame, -1 where there is none, ``[K]``.
+
+    Args:
+        outcomes: content_id, span, decode_id, status, finished_at.
+        contents: Keys, see :func:`~dsdi_ray.storage.score_rows.content_keys`, ``[K]``.
+        decode_id: Decode settings.
+    """
+    is_mine = flags(pc.equal(outcomes["decode_id"], decode_id))
+    has_failed = flags(pc.equal(outcomes["status"], "failed"))
+    content = np.where(is_mine & ~has_failed, lookup(content_keys(outcomes), contents), -1)
+    newest = NewestRows(len(contents))
+    newest.add(content, microseconds(outcomes["finished_at"]), np.arange(len(outcomes)))
+    return newest.rows
 
 
 def known_contents(dataset: pads.Dataset) -> pa.Array:

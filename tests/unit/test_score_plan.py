@@ -459,12 +459,13 @@ def test_a_plan_is_what_sets_of_pairs_say(
     ]
     rows = range(len(archive))
     assert got.unreadable.to_pylist() == [r for r in rows if not keys[r] and not is_recorded[r]]
+    scored = {key_of[id(o)]: o for o in mine if o["status"] != "failed"}
+    best = newest | scored
     known = [r for r in rows if keys[r] in newest and keys[r] not in to_do and not is_recorded[r]]
     assert [(o["clip_id"], o["uri"], o["error"]) for o in got.known.to_pylist()] == [
-        (archive[r][0], archive[r][1], newest[keys[r]]["error"]) for r in known
+        (archive[r][0], archive[r][1], best[keys[r]]["error"]) for r in known
     ]
 
-    scored = {key_of[id(o)]: o for o in mine if o["status"] != "failed"}
     failed = {key_of[id(o)]: o for o in mine if o["status"] == "failed" and not o["is_transient"]}
     by_clip = [
         (scored if all((key, m) in present for m in members) else failed).get(
