@@ -80,6 +80,7 @@ def index(
         {
             "clips": summary.num_clips,
             "unreadable": summary.num_unreadable,
+            "end after their file": summary.num_past_end or None,
             "hours": summary.hours,
             "seconds": summary.seconds,
             "manifest": summary.manifest,
