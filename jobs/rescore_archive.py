@@ -67,7 +67,7 @@ def run(
         fps: Frames per second that are scored.
         pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
         top_k_diff: Clips per feature that are compared with the last run.
-        retry_failed: Decode clips again that failed before.
+        retry_failed: Decode clips again that failed before or are partial.
         dry_run: Say what there is to do, and write nothing.
         address: A Ray cluster that sees all these paths; None for the one of ``RAY_ADDRESS``,
             which Ray sets for a submitted job, else for a local Ray.
@@ -138,7 +138,10 @@ def main(
         typer.Option("--top-k-diff", min=1, help="Clips per feature to compare with the last run."),
     ] = 20,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Decode clips again that failed before or are partial."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and write nothing.")

@@ -72,7 +72,7 @@ def run(
         out: Folder of the manifest, the score store and the run.
         fps: Frames per second that are scored.
         pool: How frames become a clip, see :mod:`dsdi_ray.method.pooling`.
-        retry_failed: Decode clips again that failed before.
+        retry_failed: Decode clips again that failed before or are partial.
         address: A Ray cluster that sees all these paths; None for the one of ``RAY_ADDRESS``,
             which Ray sets for a submitted job, else for a local Ray.
 
@@ -139,7 +139,10 @@ def main(
     fps: Fps = 10.0,
     pool: Pool = "max",
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Decode clips again that failed before or are partial."
+        ),
     ] = False,
     address: Address = None,
     as_json: Json = False,

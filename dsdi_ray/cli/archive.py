@@ -80,6 +80,7 @@ def index(
         {
             "clips": summary.num_clips,
             "unreadable": summary.num_unreadable,
+            "end after their file": summary.num_past_end or None,
             "hours": summary.hours,
             "seconds": summary.seconds,
             "manifest": summary.manifest,
@@ -131,7 +132,10 @@ def score(
         ),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Decode clips again that failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Decode clips again that failed before or are partial."
+        ),
     ] = False,
     dry_run: Annotated[
         bool,

@@ -29,6 +29,7 @@ OUTCOME_TYPE = pa.struct(
         ("attempts", pa.int32()),
         ("seconds", pa.float64()),
         ("is_transient", pa.bool_()),
+        ("member_ids", pa.list_(pa.string())),  # to blame for a failure; null where decoding is
         ("num_chunks", pa.int32()),
     ]
 )

@@ -24,6 +24,7 @@ from dsdi_ray.storage.media_files import FoundFile, clip_ids, find_media
 from dsdi_ray.storage.parts import (
     Shot,
     Windows,
+    num_past_end,
     part_id,
     part_seconds,
     read_shots,
@@ -39,6 +40,7 @@ class IndexSummary:
         num_clips: Files, or parts of them, readable or not.
         num_unreadable: Clips whose file cannot be read; the manifest says why.
         reasons: These by reason, the most frequent first.
+        num_past_end: Clips whose end lies after that of their file; they are shorter than was said.
         hours: Length of the others, as far as their headers tell.
         seconds: Wall clock.
         manifest: The file written.
@@ -47,6 +49,7 @@ class IndexSummary:
     num_clips: int
     num_unreadable: int
     reasons: Mapping[str, int]
+    num_past_end: int
     hours: float
     seconds: float
     manifest: str
@@ -82,6 +85,7 @@ def index_archive(
     return IndexSummary(
         num_clips=len(manifest),
         num_unreadable=len(manifest) - manifest["probe_error"].null_count,
+        num_past_end=num_past_end(manifest),
         reasons=dict(Counter(manifest["probe_error"].drop_null().to_pylist()).most_common()),
         hours=(pc.sum(manifest["duration_seconds"]).as_py() or 0.0) / 3600,
         seconds=time.monotonic() - started,

@@ -16,12 +16,19 @@ from dsdi_ray.distributed.clip_pooling import KEY, LOGITS_LOST, pool_clips
 from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import EnsembleSpec
-from dsdi_ray.storage.outcome_scan import claimed_frames
+from dsdi_ray.storage.outcome_columns import lookup
+from dsdi_ray.storage.outcome_scan import claimed_frames, newest_scored
 from dsdi_ray.storage.runs import ranked_run
 from dsdi_ray.storage.score_rows import content_keys
 from dsdi_ray.storage.score_store import ScoreStore, newest_per_clip
 from dsdi_ray.storage.store_files import reading
 from dsdi_ray.taxonomy import check_same_taxonomy
+
+_COLUMNS = {
+    **{name: pc.field(name) for name in ("clip_id", *KEY, "decode_id", "status", "finished_at")},
+    **{name: pc.field(name) for name in ("frames_expected", "frames_scored")},
+    "num_members": pc.list_value_length(pc.field("member_ids")),  # the lists would fill the memory
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +170,8 @@ def _rankable_clips(
     clip_ids: pa.ChunkedArray | None,
 ) -> tuple[pa.Table, Mapping[str, int]]:
     """The clips (clip_id, content_id, span) that every member has scored, and why others are not."""
-    outcomes = store.outcomes(
-        ["clip_id", *KEY, "decode_id", "status", "frames_expected", "frames_scored", "finished_at"]
-    )
+    recorded = store.read_outcomes(lambda dataset: dataset.to_table(columns=_COLUMNS))
+    outcomes = recorded
     unranked: Counter[str] = Counter()
     if clip_ids is not None:
         asked = pc.unique(clip_ids)
@@ -182,11 +188,16 @@ def _rankable_clips(
     complete = contents.filter(pa.array((frames >= 0).all(axis=1)))
     is_complete = pc.is_in(content_keys(newest), value_set=complete)
     clips, rest = newest.filter(is_complete), newest.filter(pc.invert(is_complete))
-    num_failed = rest.filter(pc.field("status") == "failed").num_rows
-    unranked["no frame decodes (see `dsdi outcomes`)"] = num_failed
-    unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_failed
-    least_scored = pc.multiply(clips["frames_expected"].cast(pa.float64()), min_coverage)
-    is_covered = pc.greater_equal(clips["frames_scored"], least_scored)
+    scored_row = newest_scored(recorded, contents, decode_id)  # of which clip of it is no matter
+    is_unseen = pc.is_in(content_keys(rest), value_set=contents.filter(pa.array(scored_row < 0)))
+    is_unseen = pc.or_(is_unseen, rest["content_id"].is_null())
+    is_undecodable = (pc.field("status") == "failed") & (pc.field("num_members") == 0)
+    num_undecodable = len(rest.filter(is_unseen).filter(is_undecodable))
+    unranked["no frame decodes (see `dsdi outcomes`)"] = num_undecodable
+    unranked["not scored by every member (run `dsdi score`)"] = len(rest) - num_undecodable
+    told = recorded.take(pa.array(scored_row[lookup(content_keys(clips), contents)]))
+    least_scored = pc.multiply(told["frames_expected"].cast(pa.float64()), min_coverage)
+    is_covered = pc.greater_equal(told["frames_scored"], least_scored)
     covered = clips.filter(is_covered).select(["clip_id", *KEY])
     unranked["too few of its frames decode (see --min-coverage)"] = len(clips) - len(covered)
     return covered, {reason: n for reason, n in unranked.items() if n}

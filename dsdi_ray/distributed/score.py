@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,7 @@ from dsdi_ray.errors import ResourceError
 from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.filesystems import is_remote
-from dsdi_ray.storage.outcome_scan import count_outcomes
+from dsdi_ray.storage.outcome_counts import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
 from dsdi_ray.storage.score_store import ScoreStore
 from dsdi_ray.storage.score_writer import ScoreWriter
@@ -107,7 +108,7 @@ def score_archive(
         store_uri: Folder or URI of the store; begun where there is none.
         settings: How frames are sampled.
         pool: Actors; None sizes them from the cluster.
-        retry_failed: Decode clips again that failed before.
+        retry_failed: Decode clips again that failed before or are partial.
         dry_run: Only say what would be done, and try a few clips to say how long it would take.
         on_plan: Told what there is to do before it begins, by whom, and the estimated seconds, if
             any.
@@ -119,10 +120,11 @@ def score_archive(
     """
     started = time.monotonic()
     store = ScoreStore.open_or_create(store_uri, ensemble.taxonomy, write=not dry_run)
+    member_ids = [m.member_id for m in ensemble.members]
     plan = plan_scoring(
         manifest,
         store=store,
-        member_ids=[m.member_id for m in ensemble.members],
+        member_ids=member_ids,
         decode_id=settings.decode_id,
         retry_failed=retry_failed,
     )
@@ -139,9 +141,13 @@ def score_archive(
         if plan.num_work_items:
             with writer:
                 job.run()
-    clip_ids = plan.manifest["clip_id"]
     counts = store.read_outcomes(
-        lambda dataset: count_outcomes(dataset, clip_ids, settings.decode_id)
+        partial(
+            count_outcomes,
+            clips=plan.manifest,
+            member_ids=member_ids,
+            decode_id=settings.decode_id,
+        )
     )
     by_status: Counter[str] = Counter()
     partial_reasons: Counter[str] = Counter()

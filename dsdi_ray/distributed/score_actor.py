@@ -3,7 +3,7 @@
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,14 @@ SCORED_SCHEMA = pa.schema(
         ("score_seconds", pa.float64()),
     ]
 )
+
+
+class NotFiniteError(FloatingPointError):
+    """A member gives logits that are not finite; whatever else scores the clip is not to blame."""
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(f"member {member_id} gives logits that are not finite")
+        self.member_id = member_id
 
 
 class ScoreFrames:
@@ -73,7 +81,8 @@ class ScoreFrames:
                 rows = list(self._rows(facts, batch["frames"][i]))
             except Exception as error:
                 self._end_if_broken()
-                rows = [{"work_id": facts["work_id"], "outcome": _failure(error)}]
+                outcome = _failure(error, facts["member_ids"])
+                rows = [{"work_id": facts["work_id"], "outcome": outcome}]
             rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
             yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
 
@@ -93,7 +102,7 @@ class ScoreFrames:
                 pictures, micro_batch=self._micro_batch, threads=self._threads
             )
             if not np.isfinite(logits).all():
-                raise FloatingPointError(f"member {member_id} gives logits that are not finite")
+                raise NotFiniteError(member_id)
             yield {
                 **{name: chunk[name] for name in shared},
                 "member_id": member_id,
@@ -116,12 +125,13 @@ class ScoreFrames:
             os._exit(1)
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception, member_ids: Sequence[str]) -> dict[str, Any]:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return {
         "status": "failed",
         "error": f"cannot be scored: {reason}",
-        "is_transient": not isinstance(error, FloatingPointError),
+        "is_transient": not isinstance(error, NotFiniteError),
+        "member_ids": [error.member_id] if isinstance(error, NotFiniteError) else member_ids,
         "frames_expected": 0,
         "frames_scored": 0,
         "attempts": 1,

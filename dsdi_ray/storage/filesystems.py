@@ -83,13 +83,21 @@ def path_in(uri: str | Path) -> PurePosixPath:
 
 
 def join(folder: str | Path, relative: str) -> str:
-    """A path relative to a folder, or what is absolute as it is."""
+    """A path relative to a folder, or what is absolute as it is.
+
+    Raises:
+        DataError: If it climbs out of the folder's bucket or web server.
+    """
     if _scheme(relative) or Path(relative).is_absolute():
         return relative
     if not is_remote(folder):
         return str((local_path(folder) / relative).resolve())
-    scheme, _, path = str(folder).partition("://")
-    return f"{scheme}://{posixpath.normpath(f'{path}/{relative}')}"
+    scheme, _, rest = str(folder).partition("://")
+    root, _, path = rest.partition("/")
+    path = posixpath.normpath(posixpath.join(path.lstrip("/"), relative))
+    if path == ".." or path.startswith("../"):
+        raise DataError(f"{relative}: leads out of {scheme}://{root}, seen from {folder}")
+    return f"{scheme}://{posixpath.normpath(f'{root}/{path}')}"
 
 
 def folder_of(uri: str | Path) -> str:

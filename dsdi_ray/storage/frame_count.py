@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dsdi_ray.storage.outcome_scan import lookup
+from dsdi_ray.storage.outcome_columns import lookup
 from dsdi_ray.storage.score_rows import content_keys
 from dsdi_ray.storage.store_files import StoreFiles
 

@@ -6,7 +6,7 @@ leaves behind is a few arrays; its memory grows with the manifest, not with the 
 Shapes: N clips, K contents, M members.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,22 +14,30 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from dsdi_ray.storage.newest_rows import NEVER, NewestRows
+from dsdi_ray.storage.newest_rows import NewestRows
+from dsdi_ray.storage.outcome_columns import (
+    are_of_settings,
+    flags,
+    lookup,
+    member_pairs,
+    microseconds,
+    portions,
+)
 from dsdi_ray.storage.score_rows import content_keys
-
-_BATCH_ROWS = 131_072
-_BATCHES_AHEAD = 4
-_ROWS_PER_LOOKUP = 1_000_000  # a lookup begins with hashing the manifest's keys
 
 
 class OutcomeScan:
     """What the outcomes say of contents: which members scored them, which of them failed.
 
     Attributes:
-        is_present: Whether a member's logits of a content are complete, ``[K, M]``.
-        has_failed: Whether the newest attempt on a content gave no frame, for a reason that lasts,
-            ``[K]``.
-        row_of_content: The newest outcome of each content, transient failures aside, or -1, ``[K]``.
+        is_present: Whether a member has scored all of a content that it can, ``[K, M]``. What a
+            passing error cut short is not all.
+        is_undecodable: Whether the newest attempt on a content gave no frame, for a reason that
+            lasts, ``[K]``.
+        is_to_blame: Whether a member alone is why an attempt on a content failed, ``[K, M]``.
+        is_suspect: Whether a member or one beside it is, ``[K, M]``.
+        row_of_content: The newest outcome of each content that has a frame; where there is none, its
+            newest failure that lasts, or -1, ``[K]``.
         is_recorded: Whether the newest outcome of a clip speaks of its file as it is now, ``[N]``.
     """
 
@@ -46,6 +54,7 @@ class OutcomeScan:
         contents: pa.Array,
         member_ids: Sequence[str],
         decode_id: str,
+        redo_partial: bool = False,
     ) -> None:
         """Begin a scan.
 
@@ -55,7 +64,9 @@ class OutcomeScan:
             contents: Their keys, see :func:`~dsdi_ray.storage.score_rows.content_keys`, ``[K]``.
             member_ids: Members, ``[M]``.
             decode_id: Decode settings.
+            redo_partial: Take the logits of partial clips as missing.
         """
+        self._redo_partial = redo_partial
         self._clips = clips
         self._content_of_clip = content_of_clip
         self._contents = contents
@@ -63,19 +74,23 @@ class OutcomeScan:
         self._decode_id = decode_id
         self._newest_of_clip = NewestRows(len(clips))
         self._newest_of_content = NewestRows(len(contents))
+        self._newest_scored = NewestRows(len(contents))
         self.is_present = np.zeros((len(contents), len(member_ids)), bool)
-        self.has_failed = np.zeros(len(contents), bool)
+        self.is_undecodable = np.zeros(len(contents), bool)
+        self.is_to_blame = np.zeros_like(self.is_present)
+        self.is_suspect = np.zeros_like(self.is_present)
         self.is_recorded = np.zeros(len(clips), bool)
 
     @property
     def row_of_content(self) -> NDArray[np.int64]:
-        return self._newest_of_content.rows
+        scored = self._newest_scored.rows
+        return np.where(scored >= 0, scored, self._newest_of_content.rows)
 
     def add(self, outcomes: pa.Table, first_row: int) -> None:
         """Take a portion of the outcomes, whose first is row ``first_row`` of them all."""
-        mine = _places(_is_of_settings(outcomes, self._decode_id))
+        mine = np.flatnonzero(are_of_settings(outcomes, self._decode_id))
         outcomes = outcomes.take(mine)
-        times = _integers(outcomes["finished_at"])
+        times = microseconds(outcomes["finished_at"])
         rows = first_row + mine
         content = lookup(content_keys(outcomes), self._contents)
         clip = lookup(outcomes["clip_id"], self._clips["clip_id"])
@@ -83,71 +98,65 @@ class OutcomeScan:
         self.is_recorded[clip[newest]] = self._speaks_of_same_file(
             outcomes.take(newest), content[newest], clip[newest]
         )
-        has_failed = _flags(pc.equal(outcomes["status"], "failed"))
-        is_lasting = ~_flags(outcomes["is_transient"]) | ~has_failed
+        has_failed = flags(pc.equal(outcomes["status"], "failed"))
+        is_transient = flags(outcomes["is_transient"])
+        is_partial = flags(pc.equal(outcomes["status"], "partial"))
+        is_lasting = ~is_transient | ~has_failed
+        self._newest_scored.add(np.where(has_failed, -1, content), times, rows)
         newest = self._newest_of_content.add(np.where(is_lasting, content, -1), times, rows)
-        self.has_failed[content[newest]] = has_failed[newest]
-        claimed, member, _ = _claims(outcomes, content, self._member_ids)
-        self.is_present[claimed, member] = True
+        lengths = pc.fill_null(pc.list_value_length(outcomes["member_ids"]), 0)
+        num_members = np.asarray(lengths, np.int64)
+        is_undecodable: NDArray[np.bool_] = has_failed & (num_members == 0)
+        self.is_undecodable[content[newest]] = is_undecodable[newest]
+        number, member, outcome = member_pairs(outcomes, content, self._member_ids, is_lasting)
+        for pairs, is_meant in (
+            (self.is_present, ~has_failed & ~(is_partial & (is_transient | self._redo_partial))),
+            (self.is_to_blame, has_failed & (num_members == 1)),
+            (self.is_suspect, has_failed & (num_members > 1)),
+        ):
+            meant = is_meant[outcome]
+            pairs[number[meant], member[meant]] = True
+
+    def is_blocked(self) -> NDArray[np.bool_]:
+        """Whether a member is not to be tried on a content again, ``[K, M]``.
+
+        None is where no frame decodes, nor one that alone is to blame for a failure. Of members
+        that failed together each may score without the other: they are only held back where
+        nothing but such members is missing.
+        """
+        is_blocked = self.is_to_blame | self.is_undecodable[:, None]
+        is_left = ~self.is_present & ~is_blocked
+        has_new = (is_left & ~self.is_suspect).any(axis=1, keepdims=True)
+        return np.where(has_new, is_blocked, True)
 
     def _speaks_of_same_file(
         self, outcomes: pa.Table, content: NDArray[np.int64], clip: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Whether each outcome is of its clip's content, or says the same of an unreadable file."""
         clips = self._clips.take(clip)
-        is_same_uri = _flags(pc.equal(outcomes["uri"], clips["uri"]))
-        is_same_error = _flags(pc.equal(outcomes["error"], clips["probe_error"]))
+        is_same_uri = flags(pc.equal(outcomes["uri"], clips["uri"]))
+        is_same_error = flags(pc.equal(outcomes["error"], clips["probe_error"]))
         expected = self._content_of_clip[clip]
-        is_unreadable = ~_flags(outcomes["content_id"].is_valid())
+        is_unreadable = ~flags(outcomes["content_id"].is_valid())
         return is_same_uri & np.where(
             expected >= 0, content == expected, is_unreadable & is_same_error
         )
 
 
-def portions(dataset: pads.Dataset, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
-    """Rows of a dataset a million at a time, each portion with the number of its first row."""
-    batches: list[pa.RecordBatch] = []
-    num_pending = num_given = 0
-    for batch in dataset.to_batches(
-        columns=list(columns),
-        batch_size=_BATCH_ROWS,
-        batch_readahead=_BATCHES_AHEAD,
-        fragment_readahead=_BATCHES_AHEAD,
-    ):
-        batches.append(batch)
-        num_pending += len(batch)
-        if num_pending >= _ROWS_PER_LOOKUP:
-            yield pa.Table.from_batches(batches), num_given
-            num_given += num_pending
-            batches, num_pending = [], 0
-    if batches:
-        yield pa.Table.from_batches(batches), num_given
+def newest_scored(outcomes: pa.Table, contents: pa.Array, decode_id: str) -> NDArray[np.int64]:
+    """Row of each content's newest outcome that has a frame, -1 where there is none, ``[K]``.
 
-
-def count_outcomes(
-    dataset: pads.Dataset, clip_ids: pa.ChunkedArray, decode_id: str
-) -> Mapping[tuple[str, str], int]:
-    """Count clips by the (status, error) of their newest outcome under these settings.
-
-    No error counts as an empty one.
+    Args:
+        outcomes: content_id, span, decode_id, status, finished_at.
+        contents: Keys, see :func:`~dsdi_ray.storage.score_rows.content_keys`, ``[K]``.
+        decode_id: Decode settings.
     """
-    newest = NewestRows(len(clip_ids))
-    labels: dict[str, int] = {}
-    label_of_clip = np.full(len(clip_ids), -1, np.int64)
-    columns = ["clip_id", "content_id", "decode_id", "status", "error", "finished_at"]
-    for table, first_row in portions(dataset, columns):
-        mine = _places(_is_of_settings(table, decode_id))
-        outcomes = table.take(mine)
-        clip = lookup(outcomes["clip_id"], clip_ids)
-        picked = newest.add(clip, _integers(outcomes["finished_at"]), first_row + mine)
-        said = outcomes.select(["status", "error"]).take(picked)
-        texts = pc.binary_join_element_wise(said["status"], pc.fill_null(said["error"], ""), "\n")
-        encoded = texts.combine_chunks().dictionary_encode()
-        numbers = [labels.setdefault(t, len(labels)) for t in encoded.dictionary.to_pylist()]
-        label_of_clip[clip[picked]] = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
-    counts = np.bincount(label_of_clip[label_of_clip >= 0], minlength=len(labels)).tolist()
-    named = zip((tuple(label.split("\n", 1)) for label in labels), counts, strict=True)
-    return {(status, error): count for (status, error), count in named if count}
+    is_mine = flags(pc.equal(outcomes["decode_id"], decode_id))
+    has_failed = flags(pc.equal(outcomes["status"], "failed"))
+    content = np.where(is_mine & ~has_failed, lookup(content_keys(outcomes), contents), -1)
+    newest = NewestRows(len(contents))
+    newest.add(content, microseconds(outcomes["finished_at"]), np.arange(len(outcomes)))
+    return newest.rows
 
 
 def known_contents(dataset: pads.Dataset) -> pa.Array:
@@ -188,47 +197,5 @@ def _claims(
     outcomes: pa.Table, content: NDArray[np.int64], member_ids: pa.Array
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The (content, member) pairs that outcomes say are complete, and the outcome of each."""
-    is_done = ~_flags(pc.equal(outcomes["status"], "failed"))
-    found = []
-    for chunk, start in _chunks(outcomes["member_ids"]):
-        member = lookup(pc.list_flatten(chunk), member_ids)
-        outcome = start + np.asarray(pc.list_parent_indices(chunk), np.int64)
-        is_ours = (member >= 0) & (content[outcome] >= 0) & is_done[outcome]
-        found.append((content[outcome[is_ours]], member[is_ours], outcome[is_ours]))
-    if not found:
-        return (np.empty(0, np.int64),) * 3
-    contents, members, places = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return contents, members, places
-
-
-def _is_of_settings(outcomes: pa.Table, decode_id: str) -> NDArray[np.bool_]:
-    """Outcomes under these settings, and of files that no settings could read."""
-    is_mine = _flags(pc.equal(outcomes["decode_id"], decode_id))
-    return is_mine | ~_flags(outcomes["content_id"].is_valid())
-
-
-def lookup(values: pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """Place of each value, -1 where it is null or none of them."""
-    places = pc.fill_null(pc.index_in(values, value_set=among), -1)
-    return np.asarray(places, np.int64)
-
-
-def _places(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.flatnonzero(mask).astype(np.int64)
-
-
-def _flags(values: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Booleans, False for null."""
-    return np.asarray(pc.fill_null(values, False), np.bool_)
-
-
-def _integers(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Time stamps as microseconds; null is before all others."""
-    return np.asarray(pc.fill_null(times.cast(pa.int64()), NEVER), np.int64)
-
-
-def _chunks(column: pa.ChunkedArray) -> Iterator[tuple[pa.Array, int]]:
-    start = 0
-    for chunk in column.chunks:
-        yield chunk, start
-        start += len(chunk)
+    is_done = ~flags(pc.equal(outcomes["status"], "failed"))
+    return member_pairs(outcomes, content, member_ids, is_done)

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import folder_of, join, read_bytes, short_reason
 from dsdi_ray.storage.media_files import NOT_IN_CLIP_IDS, FoundFile
 
 MAX_SECONDS = 1_000_000_000  # no film lasts thirty years
 MAX_WINDOWS = 100_000  # of one file: more are a mistake, or a header that is damaged
+_UNKNOWN_FPS = 10.0  # slow, so that little is held against a file of unknown rate
 _ROUNDING_SECONDS = 1e-3  # of a container's length: less than that beyond it shows no picture
 
 Part = tuple[float | None, float | None]  # start and end in seconds, None for the file's own
@@ -108,6 +112,15 @@ def part_seconds(
     """Length of a part, as far as the length of its file is known."""
     ends = [end for end in (duration_seconds, end_seconds) if end is not None]
     return max(0.0, min(ends) - (start_seconds or 0.0)) if ends else None
+
+
+def num_past_end(manifest: pa.Table) -> int:
+    """Number of clips that are to end a picture or more after their file does, where that is known."""
+    wanted = pc.subtract(manifest["end_seconds"], pc.fill_null(manifest["start_seconds"], 0.0))
+    too_long = pc.subtract(wanted, manifest["duration_seconds"])
+    picture = pc.divide(1.0, pc.fill_null(manifest["source_fps"], _UNKNOWN_FPS))
+    is_past = pc.greater(too_long, pc.add(picture, _ROUNDING_SECONDS))
+    return int(pc.sum(is_past).as_py() or 0)
 
 
 def clip_problem(row: Mapping[str, Any]) -> str | None:

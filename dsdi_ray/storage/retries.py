@@ -1,5 +1,6 @@
 """How often and how patiently what fails for a while is tried again."""
 
+import errno
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ _MAX_ATTEMPTS = 6  # about 20 s of waiting until a server counts as down
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 20.0
 _LASTING = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_LASTING_ERRNO = errno.EROFS  # of a file system that is read-only
 
 T = TypeVar("T")
 
@@ -57,7 +59,8 @@ class Retries:
             try:
                 return write()
             except OSError as error:
-                if attempt == self.max_attempts or isinstance(error, _LASTING):
+                is_lasting = isinstance(error, _LASTING) or error.errno == _LASTING_ERRNO
+                if attempt == self.max_attempts or is_lasting:
                     raise StoreError(
                         f"{what} cannot be written: {error} (attempts: {attempt}); what was "
                         "written before stays, and the same command goes on from there"

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from dsdi_ray.storage.outcome_scan import OutcomeScan, portions
+from dsdi_ray.storage.outcome_columns import portions
+from dsdi_ray.storage.outcome_scan import OutcomeScan
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, WHOLE_FILE, content_keys, span_key
 from dsdi_ray.storage.score_store import ScoreStore
 
@@ -33,7 +34,7 @@ class ScoringPlan:
             not say so yet.
         known: Outcomes to record for clips that need no work but that the store does not know by
             this id or at this place: those that it has of the same content.
-        num_pairs_present: (content, member) pairs that the store has.
+        num_pairs_present: (content, member) pairs that the store has and that are kept.
         num_pairs_missing: Pairs that it lacks and that can be had.
         lengths: Of each work item, as far as the manifest knows: media, duration_seconds, source_fps.
     """
@@ -114,15 +115,16 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Compare a manifest with a store on key columns alone.
 
-    A content counts as done, whichever members are asked for, if the last attempt on it gave no
-    frame; unless ``retry_failed``, or the reason was a transient one.
+    What a passing error cut short is done again; its logits are ranked meanwhile. What failed for a
+    reason that lasts is not tried again unless ``retry_failed``: see
+    :meth:`~dsdi_ray.storage.outcome_scan.OutcomeScan.is_blocked`.
 
     Args:
         manifest: Clips.
         store: The store.
         member_ids: Members that every clip is to be scored by.
         decode_id: Decode settings that every clip is to be scored under.
-        retry_failed: Try contents again that failed.
+        retry_failed: Try contents again that failed or are partial.
     """
     manifest = manifest.append_column("span", _spans(manifest))
     contents = _Contents.of(manifest)
@@ -135,12 +137,13 @@ def plan_scoring(
             contents=contents.keys,
             member_ids=members,
             decode_id=decode_id,
+            redo_partial=retry_failed,
         )
         for outcomes, first_row in portions(dataset, OutcomeScan.COLUMNS):
             seen.add(outcomes, first_row)
         is_missing = ~seen.is_present
         if not retry_failed:
-            is_missing[seen.has_failed] = False
+            is_missing &= ~seen.is_blocked()
         to_do = np.flatnonzero(is_missing.any(axis=1))
         return seen, is_missing, _known_elsewhere(dataset, manifest, contents, seen, to_do)
 

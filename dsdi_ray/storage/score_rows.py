@@ -17,7 +17,8 @@ OUTCOME_SCHEMA = pa.schema(
         ("content_id", pa.string()),  # null where the file could not be read at all
         ("span", pa.string()),
         ("decode_id", pa.string()),
-        ("member_ids", pa.list_(pa.string())),  # those that this attempt scored
+        # Those that this attempt scored; of a failure those to blame: none where no frame decodes.
+        ("member_ids", pa.list_(pa.string())),
         ("status", pa.string()),
         ("error", pa.string()),  # why it failed, or what a partial clip lacks
         ("note", pa.string()),  # why the second decoder was used, and the like
@@ -28,7 +29,7 @@ OUTCOME_SCHEMA = pa.schema(
         ("seconds", pa.float64()),  # of decoding, wall clock
         ("finished_at", pa.timestamp("us", tz="UTC")),
         ("seconds_covered", pa.float64()),  # of footage: frames_scored / fps
-        ("is_transient", pa.bool_()),  # failed for a reason outside the clip: the next job retries
+        ("is_transient", pa.bool_()),  # for a reason outside the clip: the next job retries
     ]
 )
 

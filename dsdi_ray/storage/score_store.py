@@ -26,7 +26,7 @@ from pyarrow import fs as pafs
 from dsdi_ray.errors import DataError
 from dsdi_ray.storage.filesystems import resolve
 from dsdi_ray.storage.retries import Retries
-from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA
+from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA, content_keys
 from dsdi_ray.storage.store_files import StoreFiles, reading
 from dsdi_ray.taxonomy import Taxonomy, check_same_taxonomy, taxonomy_from_dict
 
@@ -148,8 +148,11 @@ class ScoreStore:
         return self.read_outcomes(lambda dataset: dataset.to_table(columns=names))
 
     def latest_outcomes(self) -> pa.Table:
-        """One row per clip, its newest, ordered by clip_id."""
-        return newest_per_clip(self.outcomes())
+        """One row per clip, its newest with a frame if it has one, ordered by clip_id.
+
+        What failed since, for other members or for now, is told in its note.
+        """
+        return latest_per_clip(self.outcomes())
 
     def logits_files(self, decode_id: str, member_ids: Iterable[str]) -> list[str]:
         """Files that hold the logits of these members, as paths of the store's file system."""
@@ -159,12 +162,47 @@ class ScoreStore:
 
 def newest_per_clip(outcomes: pa.Table) -> pa.Table:
     """Keep the newest outcome of each clip, ordered by clip_id."""
-    keys = outcomes.select(["clip_id", "finished_at"])
-    newest_first = pc.sort_indices(
-        keys, sort_keys=[("clip_id", "ascending"), ("finished_at", "descending")]
+    return _newest(outcomes, outcomes["clip_id"])
+
+
+def latest_per_clip(outcomes: pa.Table) -> pa.Table:
+    """Keep the newest outcome of each clip that has a frame of its file as it is now, or the newest.
+
+    Where others failed since, its note ends with the newest of their reasons.
+    """
+    newest = newest_per_clip(outcomes)
+    failed = newest.filter(pc.field("status") == "failed")
+    is_of_failed = pc.is_in(outcomes["clip_id"], value_set=failed["clip_id"].combine_chunks())
+    scored = outcomes.filter(pc.and_(is_of_failed, pc.not_equal(outcomes["status"], "failed")))
+    scored = _newest(scored, _attempt_keys(scored))
+    place = pc.index_in(_attempt_keys(failed), value_set=_attempt_keys(scored))
+    failed, place = failed.filter(place.is_valid()), place.drop_null()
+    if not len(failed):
+        return newest
+    scored = scored.take(place)
+    since = pc.binary_join_element_wise("a later attempt failed", failed["error"], ": ")
+    note = pc.binary_join_element_wise(scored["note"], since, "; ", null_handling="skip")
+    scored = scored.set_column(scored.schema.get_field_index("note"), "note", note)
+    rest = newest.filter(~pc.field("clip_id").isin(scored["clip_id"].combine_chunks()))
+    return pa.concat_tables([rest, scored]).sort_by("clip_id")
+
+
+def _attempt_keys(outcomes: pa.Table) -> pa.ChunkedArray:
+    """Clip, content and settings of each outcome as one string; null where the content is."""
+    names = ("clip_id", "decode_id")
+    return pc.binary_join_element_wise(
+        content_keys(outcomes), *(outcomes[name] for name in names), "\n"
     )
-    ids = keys["clip_id"].take(newest_first)
-    if len(ids) < 2:
+
+
+def _newest(outcomes: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
+    """Keep the newest outcome of each key, ordered by key."""
+    rows = pa.table({"key": keys, "finished_at": outcomes["finished_at"]})
+    newest_first = pc.sort_indices(
+        rows, sort_keys=[("key", "ascending"), ("finished_at", "descending")]
+    )
+    keys = keys.take(newest_first)
+    if len(keys) < 2:
         return outcomes
-    is_first = pc.not_equal(ids[1:], ids[:-1]).combine_chunks()
+    is_first = pc.not_equal(keys[1:], keys[:-1]).combine_chunks()
     return outcomes.take(newest_first.filter(pa.concat_arrays([pa.array([True]), is_first])))

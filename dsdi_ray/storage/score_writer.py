@@ -148,7 +148,7 @@ class ScoreWriter:
         return pa.array(np.flatnonzero(~self._is_done))
 
     def give_up(self, work_ids: pa.Array, *, reason: str) -> int:
-        """Record work items as failed.
+        """Record work items as failed, by the fault of any of their members.
 
         Returns:
             How many.
@@ -156,7 +156,7 @@ class ScoreWriter:
         outcome = {**_FAILED, "error": reason, "decoder": None, "num_chunks": 0}
         for work_id in work_ids.to_pylist():
             progress = self._progress(work_id)
-            progress.outcome = outcome
+            progress.outcome = outcome | {"member_ids": progress.member_ids}
             self._complete(work_id, progress)
         return len(work_ids)
 
@@ -210,8 +210,9 @@ class ScoreWriter:
             return False
         del self._arriving[work_id]
         self._is_done[work_id] = True
+        is_failed = outcome["status"] == "failed"
         told = {
-            "member_ids": progress.member_ids,
+            "member_ids": outcome.get("member_ids") or [] if is_failed else progress.member_ids,
             "decode_id": self._decode_id,
             "seconds_covered": outcome["frames_scored"] / self._fps,
             "finished_at": datetime.now(UTC),
@@ -221,7 +222,7 @@ class ScoreWriter:
             self._num_bytes += _OUTCOME_BYTES
         self.num_clips += 1
         self.num_frames += outcome["frames_scored"]
-        self.num_failed += outcome["status"] == "failed"
+        self.num_failed += is_failed
         self.decoders[outcome["decoder"] or "none"] += 1
         return True
 

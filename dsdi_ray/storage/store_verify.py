@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dsdi_ray.errors import StoreError
 from dsdi_ray.storage.frame_count import count_frames
-from dsdi_ray.storage.outcome_scan import claimed_frames, known_contents, lookup, portions
+from dsdi_ray.storage.outcome_columns import lookup, portions
+from dsdi_ray.storage.outcome_scan import claimed_frames, known_contents
 from dsdi_ray.storage.score_rows import (
     NEW_OUTCOME_COLUMNS,
     OUTCOME_SCHEMA,

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsdi_ray.storage.manifest import MANIFEST_SCHEMA
-from dsdi_ray.storage.outcome_scan import count_outcomes
+from dsdi_ray.storage.outcome_counts import count_outcomes
 from dsdi_ray.storage.score_plan import plan_scoring
 from dsdi_ray.storage.score_rows import OUTCOME_SCHEMA
 from dsdi_ray.storage.score_store import ScoreStore
@@ -105,7 +105,10 @@ def run_case(folder: Path, case: str, members: list[str]) -> None:
     writer = ScoreWriter(store, plan, decode_id="d" * 12, fps=10.0)
     if not case.endswith("moved"):
         writer.record_without_decoding()
-    counts = store.read_outcomes(lambda d: count_outcomes(d, manifest["clip_id"], "d" * 12))
+    clips = plan.manifest
+    counts = store.read_outcomes(
+        lambda d: count_outcomes(d, clips=clips, member_ids=members, decode_id="d" * 12)
+    )
     ended, cpu_seconds = time.perf_counter(), time.process_time() - cpu_begun
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     verdict = "within" if ended - begun < LIMIT_SECONDS and peak_gib < LIMIT_GIB else "OVER"

@@ -107,6 +107,16 @@ def test_videos_are_cut_into_windows_and_the_rest_stays_whole(archive, tmp_path)
     assert summary.hours == pytest.approx(2.2 / 3600)
 
 
+def test_shots_that_end_after_their_file_are_counted_and_no_failure(archive, tmp_path):
+    (tmp_path / "shots.csv").write_text(
+        "file,start_seconds,end_seconds\n"
+        "flight one,0,2.1\nflight one,1,2.2\nflight one,3,3.5\nflight one,1,\n"
+    )
+    shots = tmp_path / "shots.csv"
+    summary = index_archive([str(archive)], out=tmp_path / "m.parquet", shots=shots)
+    assert (summary.num_clips, summary.num_unreadable, summary.num_past_end) == (4, 0, 2)
+
+
 def test_shots_of_a_list_are_the_clips(archive, tmp_path):
     (tmp_path / "shots.csv").write_text(
         "file,start_seconds,end_seconds,clip_id\n"

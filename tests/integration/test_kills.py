@@ -23,7 +23,7 @@ from processes import node_of, run_cluster
 
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.members import import_member
-from dsdi_ray.distributed.score import score_archive
+from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.scoring_pool import ScoringPool
 from dsdi_ray.errors import ResourceError
 from dsdi_ray.storage.bundles import EnsembleSpec, read_ensemble, write_ensemble
@@ -206,8 +206,8 @@ def test_workers_that_all_die_end_the_job_with_a_clear_error(
         )
 
 
-def test_a_member_that_gives_no_numbers_fails_its_clips_with_that_reason(
-    tmp_path: Path, archive: pa.Table
+def test_a_member_that_gives_no_numbers_fails_its_clips_with_that_reason_and_for_no_other_member(
+    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec
 ) -> None:
     import timm
     from safetensors.torch import save_file
@@ -224,17 +224,22 @@ def test_a_member_that_gives_no_numbers_fails_its_clips_with_that_reason(
         input_px=64,
         out=tmp_path / "m",
     )
-    write_ensemble([(tmp_path / "m", 1.0)], tmp_path / "e")
-    summary = score_archive(
-        archive.slice(0, 2),
-        ensemble=read_ensemble(tmp_path / "e"),
-        store_uri=str(tmp_path / "scores"),
-        settings=SETTINGS,
-        pool=POOL,
-    )
-    assert summary.num_failed == 2
-    (reason,) = summary.reasons
+    good = ensemble.members[0].path
+    write_ensemble([(good, 1.0), (tmp_path / "m", 1.0)], tmp_path / "e")
+
+    def score(ensemble: EnsembleSpec) -> ScoreSummary:
+        uri, clips = str(tmp_path / "scores"), archive.slice(0, 2)
+        return score_archive(clips, ensemble=ensemble, store_uri=uri, settings=SETTINGS, pool=POOL)
+
+    both = score(read_ensemble(tmp_path / "e"))
+    assert both.num_failed == 2
+    (reason,) = both.reasons
     assert "logits that are not finite" in reason
+    for num_scored in (2, 0):
+        alone = score(ensemble)
+        assert (alone.num_clips_scored, alone.num_ok, alone.num_failed) == (num_scored, 2, 0)
+    again = score(read_ensemble(tmp_path / "e"))
+    assert (again.num_clips_scored, again.num_failed, again.reasons) == (0, 2, both.reasons)
 
 
 def test_a_killed_driver_resumes_and_repeats_only_what_was_in_flight(

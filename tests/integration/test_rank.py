@@ -81,6 +81,41 @@ def test_clips_whose_logits_are_lost_are_left_out_and_counted(tmp_path: Path) ->
     assert (ranking.num_clips, ranking.unranked) == (2, {LOST: 1})
 
 
+def record(store: ScoreStore, clip: str, **facts: object) -> None:
+    known = {"clip_id": clip, "uri": f"/{clip}.mp4", "content_id": clip, "span": "all"}
+    known |= {"decode_id": "d", "member_ids": [], "status": "failed", "frames_expected": 0}
+    now = datetime.now(UTC)
+    store.write_outcomes([known | {"frames_scored": 0, "finished_at": now} | facts])
+
+
+def test_coverage_is_of_the_frames_that_were_scored_whatever_failed_since(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "scores")
+    record(store, "b", status="partial", member_ids=["m"], frames_expected=4, frames_scored=2)
+    record(store, "b", is_transient=True)
+    record(store, "copy-of-b", content_id="b", is_transient=True)
+    record(store, "c", is_transient=True)
+    given = {"ensemble": ensemble_of("m"), "decode_id": "d", "min_coverage": 0.9}
+    ranking = rank_archive(store.uri, **given)
+    assert ranking.run["clip_id"].to_pylist() == ["a", "c"] * 2
+    assert ranking.unranked == {"too few of its frames decode (see --min-coverage)": 2}
+    named = pa.chunked_array([["copy-of-b", "a"]])
+    assert rank_archive(store.uri, **given, clip_ids=named).num_clips == 1
+
+
+def test_a_clip_that_another_member_cannot_score_is_not_said_to_be_undecodable(
+    tmp_path: Path,
+) -> None:
+    store = write_store(tmp_path / "scores", clips=("a", "b"))
+    record(store, "b", is_transient=True)
+    record(store, "new", member_ids=["bad"])
+    record(store, "broken")
+    record(store, "gone", content_id=None)
+    with pytest.raises(DataError, match=r"2 no frame decodes .*; 3 not scored by every member"):
+        rank_archive(store.uri, ensemble=ensemble_of("m", "bad"), decode_id="d")
+    ranking = rank_archive(store.uri, ensemble=ensemble_of("m"), decode_id="d")
+    assert ranking.num_clips == 2
+
+
 def test_clips_that_the_store_has_never_seen_are_counted(tmp_path: Path) -> None:
     store = write_store(tmp_path / "scores")
     asked = pa.chunked_array([["b", "new"], ["newer", "a"]])

@@ -54,6 +54,8 @@ class TestNames:
         ("folder", "relative", "expected"),
         [
             ("s3://b/ensembles/two", "../../members/a", "s3://b/members/a"),
+            ("s3://b/e", "..", "s3://b"),
+            ("https://h", "m.yaml", "https://h/m.yaml"),
             ("s3://anonymous@b/e/", "member.yaml", "s3://anonymous@b/e/member.yaml"),
             ("https://h/e", "m.yaml", "https://h/e/m.yaml"),
             ("s3://b/e", "gs://other/m", "gs://other/m"),
@@ -63,6 +65,12 @@ class TestNames:
     )
     def test_relative_paths_count_from_their_folder(self, folder, relative, expected):
         assert join(folder, relative) == expected
+
+    @pytest.mark.parametrize("folder", ["s3://b/e", "https://h/e/", "gs://b"])
+    @pytest.mark.parametrize("relative", ["../../m/a", "../..", "x/../../../other/a"])
+    def test_a_relative_path_never_leads_to_another_bucket_or_host(self, folder, relative):
+        with pytest.raises(DataError, match=r"leads out of (s3|gs|https)://[bh], seen from"):
+            join(folder, relative)
 
     def test_a_web_addresss_query_is_no_part_of_the_name(self):
         assert path_in("https://h/x/a%20b.mp4?sig=1/2.jpg").name == "a b.mp4"

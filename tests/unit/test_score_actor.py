@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from footage import make_member
 
 from dsdi_ray.distributed.decode_actor import _row
@@ -60,6 +61,15 @@ def test_an_error_with_one_clips_frames_is_its_outcome_and_the_next_is_scored(me
     assert failed["outcome"]["error"] == "cannot be scored: three at once"
     assert failed["outcome"]["is_transient"]
     assert (good["work_id"], good["outcome"]) == (2, None)
+
+
+def test_a_member_whose_logits_are_not_finite_is_to_blame_alone(member):
+    actor = ScoreFrames({m: str(member) for m in ("a", "bad")}, num_threads=None, **OPTIONS)
+    actor._members["bad"]._network.register_forward_hook(lambda *_: torch.full((2, 3), torch.nan))
+    (failed,) = scored(actor, chunk(2, members=("a", "bad")))
+    outcome = failed["outcome"]
+    assert outcome["error"] == "cannot be scored: member bad gives logits that are not finite"
+    assert (outcome["is_transient"], outcome["member_ids"]) == (False, ["bad"])
 
 
 def _refuse_three(network, inputs):

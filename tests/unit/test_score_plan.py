@@ -2,7 +2,9 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsdi_ray.storage import outcome_scan, score_plan
+from dsdi_ray.storage import outcome_columns, score_plan
 from dsdi_ray.storage.manifest import manifest_table
-from dsdi_ray.storage.outcome_scan import count_outcomes
+from dsdi_ray.storage.outcome_counts import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
 from dsdi_ray.storage.score_rows import span_key
 from dsdi_ray.storage.score_store import ScoreStore
@@ -53,6 +55,7 @@ def scored_rows(
     status: str = "ok",
     num_frames: int = 3,
     is_transient: bool | None = None,
+    to_blame: list[str] | None = None,
 ):
     """What the scoring actors send for one work item: a chunk per member, then the outcome."""
     members = plan.work["member_ids"][work_id].as_py()
@@ -67,6 +70,7 @@ def scored_rows(
         "attempts": 1,
         "seconds": 0.1,
         "num_chunks": 1 if status == "ok" else 0,
+        "member_ids": to_blame,
         **({} if is_transient is None else {"is_transient": is_transient}),
     }
     chunks = [
@@ -91,6 +95,12 @@ def scored_rows(
         "outcome": outcome,
     }
     return [*(chunks if status == "ok" else []), last]
+
+
+def counts(store: ScoreStore, clips: pa.Table, *members: str) -> Mapping[tuple[str, str], int]:
+    return store.read_outcomes(
+        partial(count_outcomes, clips=clips, member_ids=members, decode_id="d")
+    )
 
 
 def do(plan: ScoringPlan, store: ScoreStore, **status: str) -> ScoreWriter:
@@ -166,6 +176,71 @@ def test_failed_clips_are_tried_again_only_when_asked(store: ScoreStore) -> None
     assert store.latest_outcomes()["status"].to_pylist() == ["ok", "ok"]
 
 
+def test_a_clip_of_which_no_frame_decodes_is_not_tried_with_a_new_member(store: ScoreStore) -> None:
+    do(plan(clips("a"), store, "m1"), store, a="failed")
+    assert plan(clips("a"), store, "m1", "m2").num_work_items == 0
+
+
+def fail(plan: ScoringPlan, store: ScoreStore, *to_blame: str) -> None:
+    """Record that the first work item failed while it was scored."""
+    writer = ScoreWriter(store, plan, decode_id="d", fps=10.0)
+    rows = scored_rows(plan, 0, status="failed", is_transient=False, to_blame=list(to_blame))
+    writer.add(pa.Table.from_pylist(rows))
+    writer.flush()
+
+
+def members_to_do(store: ScoreStore, *members: str, **options: bool) -> list[list[str]]:
+    return plan(clips("a"), store, *members, **options).work["member_ids"].to_pylist()
+
+
+def test_a_member_that_cannot_score_a_clip_does_not_keep_others_from_it(store: ScoreStore) -> None:
+    do(plan(clips("a"), store, "m1", "m2"), store)
+    fail(plan(clips("a"), store, "m1", "m2", "bad"), store, "bad")
+    assert members_to_do(store, "m1", "m2", "bad") == []
+    assert members_to_do(store, "m1", "m2", "m3") == [["m3"]]
+    assert members_to_do(store, "m1", "m2", "bad", retry_failed=True) == [["bad"]]
+
+
+def test_a_clip_that_all_members_scored_counts_as_scored_whatever_failed_for_others(
+    store: ScoreStore,
+) -> None:
+    first = plan(clips("a", "b"), store, "m1")
+    do(first, store)
+    more = plan(clips("a", "b"), store, "m1", "bad")
+    fail(more, store, "bad")
+    archive = more.manifest
+    assert counts(store, archive, "m1") == {("ok", ""): 2}
+    assert counts(store, archive, "m1", "bad") == {("failed", "broken"): 1, ("ok", ""): 1}
+
+
+def test_a_clip_counts_as_failed_though_members_beside_the_one_to_blame_scored_it_since(
+    store: ScoreStore,
+) -> None:
+    first = plan(clips("a"), store, "bad", "m1")
+    fail(first, store, "bad")
+    do(plan(clips("a"), store, "bad", "m1"), store)
+    assert counts(store, first.manifest, "bad", "m1") == {("failed", "broken"): 1}
+    assert counts(store, first.manifest, "m1") == {("ok", ""): 1}
+
+
+def test_members_beside_the_one_to_blame_are_scored_without_it(store: ScoreStore) -> None:
+    fail(plan(clips("a"), store, "bad", "m1"), store, "bad")
+    assert members_to_do(store, "bad", "m1") == [["m1"]]
+
+
+def test_a_clip_that_ended_its_worker_is_tried_again_only_with_other_members(
+    store: ScoreStore,
+) -> None:
+    writer = ScoreWriter(store, plan(clips("a"), store, "m1", "bad"), decode_id="d", fps=10.0)
+    writer.give_up(writer.undone(), reason="it dies each time")
+    writer.flush()
+    assert members_to_do(store, "m1", "bad") == []
+    assert members_to_do(store, "m1") == []
+    assert members_to_do(store, "m1", "m2") == [["m1", "m2"]]
+    do(plan(clips("a"), store, "m1", "m2"), store)
+    assert members_to_do(store, "m1", "m2", "bad") == []
+
+
 def test_a_transient_failure_is_an_outcome_and_is_tried_again(store: ScoreStore) -> None:
     first = plan(clips("a"), store, "m1")
     writer = ScoreWriter(store, first, decode_id="d", fps=10.0)
@@ -175,6 +250,31 @@ def test_a_transient_failure_is_an_outcome_and_is_tried_again(store: ScoreStore)
     (outcome,) = store.latest_outcomes().to_pylist()
     assert (outcome["status"], outcome["is_transient"]) == ("failed", True)
     assert plan(clips("a"), store, "m1").num_work_items == 1
+
+
+def partial_outcome(*members: str, is_transient: bool, number: int = 0) -> dict[str, object]:
+    attempt = ("a", "/a.mp4", "content-a", (None, None), "cut off", "d", members, "partial")
+    return as_outcome((*attempt, is_transient), number)
+
+
+def test_a_clip_that_a_passing_error_cut_short_is_done_again_until_it_is_whole(
+    store: ScoreStore,
+) -> None:
+    store.write_outcomes([partial_outcome("m1", is_transient=True)])
+    again = plan(clips("a"), store, "m1")
+    assert (again.num_pairs_present, again.num_pairs_missing) == (0, 1)
+    assert counts(store, again.manifest, "m1") == {("partial", "cut off"): 1}
+    do(again, store)
+    assert members_to_do(store, "m1") == []
+    assert counts(store, again.manifest, "m1") == {("ok", ""): 1}
+
+
+def test_a_clip_that_is_damaged_for_good_is_done_again_only_when_asked(store: ScoreStore) -> None:
+    store.write_outcomes([partial_outcome("m1", is_transient=False)])
+    assert members_to_do(store, "m1") == []
+    assert members_to_do(store, "m1", retry_failed=True) == [["m1"]]
+    do(plan(clips("a"), store, "m1", retry_failed=True), store)
+    assert members_to_do(store, "m1", retry_failed=True) == []
 
 
 def test_a_clip_that_failed_once_and_was_scored_since_is_scored_by_new_members(
@@ -309,22 +409,37 @@ def test_a_plan_is_what_sets_of_pairs_say(
     )  # fmt: skip
     members = ["m2", "m1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outcome_scan, "_ROWS_PER_LOOKUP", 3)
-        patch.setattr(outcome_scan, "_BATCH_ROWS", 2)
+        patch.setattr(outcome_columns, "_ROWS_PER_LOOKUP", 3)
+        patch.setattr(outcome_columns, "_BATCH_ROWS", 2)
         patch.setattr(score_plan, "_LISTS_PER_CHUNK", 2)
         got = plan(manifest, store, *members, retry_failed=retry_failed)
-        counted = store.read_outcomes(lambda d: count_outcomes(d, manifest["clip_id"], "d"))
+        counted = counts(store, got.manifest, *members)
 
     keys = [(content, span_key(*span)) if content else None for _, _, content, span, _ in archive]
     mine = [o for o in outcomes if o["decode_id"] == "d" and o["content_id"]]
     key_of = {id(o): (o["content_id"], o["span"]) for o in mine}
     present = {(key_of[id(o)], m) for o in mine if o["status"] != "failed" for m in o["member_ids"]}
+    done = {
+        (key_of[id(o)], m)
+        for o in mine
+        if o["status"] == "ok"
+        or (o["status"] == "partial" and not o["is_transient"] and not retry_failed)
+        for m in o["member_ids"]
+    }
     lasting = [o for o in mine if o["status"] != "failed" or not o["is_transient"]]
     newest = {key_of[id(o)]: o for o in lasting}
-    has_failed = {key for key, o in newest.items() if o["status"] == "failed"}
+    has_failed = {
+        key for key, o in newest.items() if o["status"] == "failed" and not o["member_ids"]
+    }
+    failures = [(key_of[id(o)], o["member_ids"]) for o in lasting if o["status"] == "failed"]
+    to_blame = {(key, m) for key, tried in failures for m in tried if len(tried) == 1}
+    suspect = {(key, m) for key, tried in failures for m in tried if len(tried) > 1}
     wanted = {(key, m) for key in keys if key for m in members}
-    missing = {(key, m) for key, m in wanted - present if retry_failed or key not in has_failed}
-    assert got.num_pairs_present == len(wanted & present)
+    missing = wanted - done
+    if not retry_failed:
+        missing = {(key, m) for key, m in missing - to_blame if key not in has_failed}
+        missing = {pair for pair in missing if any(p[0] == pair[0] for p in missing - suspect)}
+    assert got.num_pairs_present == len(wanted & done)
     assert got.num_pairs_missing == len(missing)
     to_do = dict.fromkeys(key for key in keys if any((key, m) in missing for m in members))
     assert [(r["content_id"], r["span"], r["member_ids"]) for r in got.work.to_pylist()] == [
@@ -344,13 +459,21 @@ def test_a_plan_is_what_sets_of_pairs_say(
     ]
     rows = range(len(archive))
     assert got.unreadable.to_pylist() == [r for r in rows if not keys[r] and not is_recorded[r]]
+    scored = {key_of[id(o)]: o for o in mine if o["status"] != "failed"}
+    best = newest | scored
     known = [r for r in rows if keys[r] in newest and keys[r] not in to_do and not is_recorded[r]]
     assert [(o["clip_id"], o["uri"], o["error"]) for o in got.known.to_pylist()] == [
-        (archive[r][0], archive[r][1], newest[keys[r]]["error"]) for r in known
+        (archive[r][0], archive[r][1], best[keys[r]]["error"]) for r in known
     ]
 
-    by_clip = [said[clip[0]] for clip in archive if clip[0] in said]
-    assert counted == Counter((o["status"], o["error"]) for o in by_clip)
+    failed = {key_of[id(o)]: o for o in mine if o["status"] == "failed" and not o["is_transient"]}
+    by_clip = [
+        (scored if all((key, m) in present for m in members) else failed).get(
+            key, said.get(clip[0])
+        )
+        for clip, key in zip(archive, keys, strict=True)
+    ]
+    assert counted == Counter((o["status"], o["error"]) for o in by_clip if o)
 
 
 def test_the_work_comes_to_the_frames_of_its_footage_and_one_of_each_still_image(

@@ -87,6 +87,23 @@ def test_the_newest_outcome_of_a_clip_counts(tmp_path: Path) -> None:
     assert len(store.outcomes()) == 3
 
 
+def test_what_fails_for_another_member_is_a_note_beside_what_was_scored(tmp_path: Path) -> None:
+    store = ScoreStore.open_or_create(str(tmp_path / "s"), THREE)
+    later = {"finished_at": NOON + timedelta(seconds=1), "error": "no server", "status": "failed"}
+    later |= {"member_ids": [], "frames_expected": 0, "frames_scored": 0}
+    cut = outcome("b", status="partial", error="cut off", note="by PyAV", frames_scored=2)
+    store.write_outcomes([outcome("a"), outcome("c"), cut, outcome("d")])
+    store.write_outcomes([outcome("a") | later, outcome("b") | later])
+    store.write_outcomes([outcome("c") | later | {"content_id": "changed"}])
+    told = {o["clip_id"]: o for o in store.latest_outcomes().to_pylist()}
+    assert list(told) == ["a", "b", "c", "d"]
+    assert [told[c]["status"] for c in "abcd"] == ["ok", "partial", "failed", "ok"]
+    assert told["a"]["note"] == "a later attempt failed: no server"
+    assert told["b"]["note"] == "by PyAV; a later attempt failed: no server"
+    assert (told["b"]["error"], told["b"]["frames_scored"]) == ("cut off", 2)
+    assert told["d"]["note"] is None
+
+
 def test_newest_per_clip_of_nothing_is_nothing(tmp_path: Path) -> None:
     store = ScoreStore.open_or_create(str(tmp_path / "s"), THREE)
     assert len(newest_per_clip(store.outcomes())) == 0
