@@ -8,22 +8,20 @@ with that as its reason.
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dsdi_ray.distributed.scoring_pipeline import iterate_scored
 from dsdi_ray.distributed.scoring_pool import ScoringPool, scoring_pool
 from dsdi_ray.distributed.scoring_progress import ScoringProgress
 from dsdi_ray.distributed.scoring_times import ScoringTimes
+from dsdi_ray.distributed.scoring_trial import estimate_seconds, is_worth_a_trial
 from dsdi_ray.errors import ResourceError
-from dsdi_ray.progress import progress_bar
 from dsdi_ray.storage.bundles import EnsembleSpec
-from dsdi_ray.storage.filesystems import is_remote
 from dsdi_ray.storage.outcome_counts import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
 from dsdi_ray.storage.score_store import ScoreStore
@@ -36,9 +34,6 @@ _LEAST_PASSES = 3  # after which a pass that finishes no clip is the last one
 _MOST_KILLERS = (
     8  # where more clips all end their workers, and no clip does not, no clip is to blame
 )
-_SAMPLE_CLIPS, _SAMPLE_SECONDS = 6, 5.0  # what an estimate decodes
-_SECONDS_PER_CORE = 15 * 60.0  # of footage: minutes of work, against which an estimate is cheap
-_FETCHES_PER_TRIAL = 10  # an estimate fetches whole files, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +127,8 @@ def score_archive(
     writer = ScoreWriter(store, plan, decode_id=settings.decode_id, fps=settings.fps)
     job = _ScoringJob(plan, writer, ensemble, settings, pool, ScoringTimes(pool))
     estimated_seconds = 0.0 if dry_run else None
-    if plan.num_work_items and (dry_run or job.is_large()):
-        estimated_seconds = job.estimate_seconds()
+    if plan.num_work_items and (dry_run or is_worth_a_trial(plan, pool, fps=settings.fps)):
+        estimated_seconds = estimate_seconds(plan, ensemble=ensemble, settings=settings, pool=pool)
     if on_plan is not None:
         on_plan(plan, pool, estimated_seconds)
     if not dry_run:
@@ -191,8 +186,15 @@ class _ScoringJob:
         with ScoringProgress(self.plan, self.writer, self.times, fps=self.settings.fps) as progress:
             while len(work):
                 num_before = self.writer.num_clips
-                with closing(self.scored(work, 1 if num_passes else None)) as batches:
-                    for batch in batches:
+                scored = iterate_scored(
+                    work,
+                    ensemble=self.ensemble,
+                    settings=self.settings,
+                    pool=self.pool,
+                    clips_per_block=1 if num_passes else None,
+                )
+                with closing(scored):
+                    for batch in scored:
                         self.times.add(batch)
                         progress.update(self.writer.add(batch))
                 num_passes += 1
@@ -208,62 +210,3 @@ class _ScoringJob:
                     progress.update(left.to_pylist())
                     break
                 work = self.plan.work.take(left)
-
-    @property
-    def _num_frames(self) -> float:
-        return float(self.plan.frames_per_item(self.settings.fps).sum())
-
-    def is_large(self) -> bool:
-        """Whether trying a few clips costs little against the work."""
-        seconds = self._num_frames / self.settings.fps
-        if seconds <= _SECONDS_PER_CORE * self.pool.num_cpus:
-            return False
-        uris = pc.unique(self.plan.work["uri"])
-        are_many = len(uris) >= _SAMPLE_CLIPS * _FETCHES_PER_TRIAL
-        return are_many or not any(is_remote(uri) for uri in uris.to_pylist())
-
-    def estimate_seconds(self) -> float | None:
-        """Decode and score the beginnings of a few clips, and work out how long all would take.
-
-        Their scores are thrown away, and networks are not compiled for them. None where no frame
-        of them decodes.
-        """
-        sample = self._sample()
-        pool = replace(self.pool, compile_networks=False)
-        trial = replace(self, pool=pool, times=ScoringTimes(pool))
-        with (
-            progress_bar(total=len(sample), description="Trying a few", unit="clip") as bar,
-            closing(trial.scored(sample, 1)) as batches,
-        ):
-            for batch in batches:
-                trial.times.add(batch)
-                bar.update(len(batch) - batch["outcome"].null_count)
-        num_files, num_seen = (
-            pc.count_distinct(work["uri"]).as_py() for work in (self.plan.work, sample)
-        )
-        return trial.times.estimate_seconds(
-            num_frames=self._num_frames,
-            files_per_file_seen=num_files / num_seen,
-        )
-
-    def _sample(self) -> pa.Table:
-        """The beginnings of a few work items."""
-        work = self.plan.work
-        places = sorted({i * len(work) // _SAMPLE_CLIPS for i in range(_SAMPLE_CLIPS)})
-        sample = work.take(pa.array(places))
-        starts = [start or 0.0 for start in sample["start_seconds"].to_pylist()]
-        ends = [
-            min(start + _SAMPLE_SECONDS, end or float("inf"))
-            for start, end in zip(starts, sample["end_seconds"].to_pylist(), strict=True)
-        ]
-        column = work.schema.get_field_index("end_seconds")
-        return sample.set_column(column, "end_seconds", pa.array(ends, pa.float64()))
-
-    def scored(self, work: pa.Table, clips_per_block: int | None) -> Generator[pa.Table]:
-        return iterate_scored(
-            work,
-            ensemble=self.ensemble,
-            settings=self.settings,
-            pool=self.pool,
-            clips_per_block=clips_per_block,
-        )

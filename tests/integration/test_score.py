@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from footage import COLOURS, make_ensemble, make_member, write_clip, write_footage
 
-from dsdi_ray.distributed import score
+from dsdi_ray.distributed import scoring_trial
 from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
 from dsdi_ray.distributed.rank import Ranking, rank_archive, rank_systems
@@ -65,7 +65,7 @@ def large_job(
     """A store that lacks the second member, how it was filled, and what was told before that."""
     uri, told = str(tmp_path_factory.mktemp("large") / "scores"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score, "_SECONDS_PER_CORE", 0.5)
+        patch.setattr(scoring_trial, "_SECONDS_PER_CORE", 0.5)
         summary = score_archive(
             archive,
             ensemble=ensemble.only(0),
