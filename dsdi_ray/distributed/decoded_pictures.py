@@ -66,10 +66,8 @@ def shared_pictures(
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with locked_among_nodes(folder / ".lock") as is_alone:
-            if is_alone:
-                for left in folder.glob(
-                    f".*.{socket.gethostname()}.*.tmp"
-                ):  # by one that was killed
+            if is_alone:  # what is left is of one that was killed
+                for left in folder.glob(f".*.{socket.gethostname()}.*.tmp"):
                     left.unlink(missing_ok=True)
             if not path.is_file() and not _decode_file(path, jpegs, side_px):
                 return None

@@ -151,7 +151,7 @@ def _take_room(path: Path, ranges: Sequence[tuple[int, int]]) -> bool:
     try:
         with path.open("wb") as file:
             for start, stop in ranges:
-                if stop > start:
+                if stop > start and hasattr(os, "posix_fallocate"):  # not so on macOS
                     os.posix_fallocate(file.fileno(), start, stop - start)
     except OSError as error:
         if error.errno in _CANNOT_TAKE:

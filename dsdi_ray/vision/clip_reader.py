@@ -3,9 +3,10 @@
 Which decoder is tried first: PyAV where at least a tenth of the pictures need no decoding, which
 decord cannot skip; decord for all others. What the first refuses, gives up on (decord, too, once its
 log tells of damage), or (decord) returns suspiciously (a black picture, a picture repeated) is
-decoded again in full with PyAV, whose pictures count; where decord and PyAV agree decord goes on. All ways in which a clip may be served
-give the same bytes. A chunk is passed on only once it is settled whose pictures it holds. A hang or
-a crash is the parent process's business: it starts again at the first chunk that it did not get.
+decoded again in full with PyAV, whose pictures count; where decord and PyAV agree decord goes on.
+All ways in which a clip may be served give the same bytes. A chunk is passed on only once it is
+settled whose pictures it holds. A hang or a crash is the parent process's business: it starts again
+at the first chunk that it did not get.
 """
 
 import time
