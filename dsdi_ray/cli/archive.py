@@ -1,7 +1,7 @@
 """``dsdi index``, ``score`` and ``outcomes``."""
 
 import itertools
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -193,7 +193,8 @@ def score(
 def outcomes(
     store: Annotated[str, typer.Argument(help="Score store.")],
     status: Annotated[
-        str | None, typer.Option("--status", help="Only ok, partial or failed ones.")
+        Literal["ok", "partial", "failed"] | None,
+        typer.Option("--status", help="Only clips that came out so."),
     ] = None,
     show_all: Annotated[
         bool, typer.Option("--all", help=f"List every clip, not the first {MAX_OUTCOMES} alone.")
@@ -210,8 +211,6 @@ def outcomes(
 
     from dsdi_ray.storage.score_store import ScoreStore
 
-    if status not in (None, "ok", "partial", "failed"):
-        raise UserError(f"--status must be ok, partial or failed, got {status!r}")
     latest = ScoreStore.open(store).latest_outcomes()
     if status:
         latest = latest.filter(pc.field("status") == status)

@@ -85,8 +85,6 @@ def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:
     assert "loss.gama: unknown key; did you mean loss.gamma?" in line
     line = one_line_mistake(dsdi("outcomes", tmp_path))
     assert "no score store at" in line
-    line = one_line_mistake(dsdi("outcomes", tmp_path, "--status", "good"))
-    assert "must be ok, partial or failed, got 'good'" in line
     line = one_line_mistake(dsdi("ensemble", "build", tmp_path / "none", "--out", tmp_path / "e"))
     assert "is no member bundle: member.yaml is missing" in line
     assert "Traceback" in dsdi("--debug", "outcomes", tmp_path).stderr

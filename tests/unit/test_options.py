@@ -5,7 +5,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 from typer.testing import CliRunner
 
-from dsdi_ray.cli import app, fuse, prepare, reproduce, results, training
+from dsdi_ray.cli import app, archive, fuse, prepare, reproduce, results, training
 from dsdi_ray.cli.demo import load_job
 from dsdi_ray.cli.options import MAX_FPS, bounded
 from dsdi_ray.errors import ConfigError
@@ -14,7 +14,7 @@ from dsdi_ray.method.pooling import POOLS
 from dsdi_ray.method.quick_metrics import METRICS
 from dsdi_ray.method.selection import WEIGHTS
 from dsdi_ray.storage.prepare_plan import SPLITS
-from dsdi_ray.vision.decode import DecodeSettings
+from dsdi_ray.vision.decode import DecodeSettings, Status
 
 COMMANDS = {
     "--fps": ["rank", "store", "-e", "e", "-o", "out"],
@@ -73,6 +73,7 @@ def test_numbers_in_range_pass():
         (training.select, "metric", METRICS),
         (training.select, "weights", WEIGHTS),
         (prepare.prepare, "split", [*SPLITS, None]),
+        (archive.outcomes, "status", [*get_args(Status), None]),
     ],
 )
 def test_an_option_offers_the_words_that_the_method_knows(command, option, known):
