@@ -183,7 +183,8 @@ class _ScoringJob:
     def run(self) -> None:
         """Score all work; where workers die in further passes, clip by clip."""
         work, num_passes = self.plan.work, 0
-        with ScoringProgress(self.plan, self.writer, self.times, fps=self.settings.fps) as progress:
+        progress = ScoringProgress(self.plan, self.writer, self.times, fps=self.settings.fps)
+        with closing(progress):
             while len(work):
                 num_before = self.writer.num_clips
                 scored = iterate_scored(

@@ -112,10 +112,8 @@ class ScoreFrames:
 
     def _try_members(self) -> None:
         for member in self._members.values():
-            side = member.input_px
-            member.logits(
-                np.zeros((2, side, side, 3), np.uint8)
-            )  # of one, a compiler makes a special case
+            # Two pictures: of one a compiler makes a special case.
+            member.logits(np.zeros((2, member.input_px, member.input_px, 3), np.uint8))
 
     def _end_if_broken(self) -> None:
         try:

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 from dsdi_ray.progress import progress_bar
@@ -31,19 +29,11 @@ class ScoringProgress:
         self._expected = plan.frames_per_item(fps)
         self._expected_left = float(self._expected.sum())
         self._num_done = 0
-        self._bar = progress_bar(
-            total=round(self._expected_left), description="Scoring", unit="frame"
-        )
+        total = round(self._expected_left) or None  # None where no length is known
+        self._bar = progress_bar(total=total, description="Scoring", unit="frame")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the line."""
         self._bar.close()
 
     def update(self, complete: Sequence[int]) -> None:
@@ -57,7 +47,8 @@ class ScoringProgress:
         self._num_done += len(complete)
         self._expected_left -= float(self._expected[list(complete)].sum())
         num_frames = self._writer.num_frames + self._writer.num_frames_arriving
-        self._bar.total = max(num_frames, self._writer.num_frames + round(self._expected_left))
+        if self._bar.total is not None:
+            self._bar.total = max(num_frames, self._writer.num_frames + round(self._expected_left))
         busy = ", ".join(f"{name} {share:.0%}" for name, share in self._times.shares().items())
         self._bar.set_postfix_str(
             f"{self._num_done:,}/{len(self._expected):,} clips, busy: {busy}, "

@@ -15,9 +15,7 @@ class _Seen:
 
 def _note(_context: int, level: int) -> None:
     if level <= _ERROR:
-        _Seen.num_errors += (
-            1  # of two threads' at once one may be lost: that it rises is what counts
-        )
+        _Seen.num_errors += 1  # of two threads' one may be lost: that it rises is what counts
 
 
 _on_line = _LINE(_note)  # kept, as FFmpeg calls it from threads of its own
