@@ -43,7 +43,7 @@ class ScoringProgress:
             complete: Work items, by work_id, that are complete since the last time.
         """
         if not self._num_done and not self._bar.n:  # the actors' start says nothing of the rate
-            self._bar.start_t = time.time() - self._times.seconds
+            self._bar.start_t = self._bar.last_print_t = time.time() - self._times.seconds
         self._num_done += len(complete)
         self._expected_left -= float(self._expected[list(complete)].sum())
         num_frames = self._writer.num_frames + self._writer.num_frames_arriving

@@ -84,6 +84,14 @@ def test_what_a_clip_came_to_puts_the_total_right(tmp_path: Path) -> None:
     assert "1 failed" in job.progress._bar.postfix
 
 
+def test_a_short_job_shows_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(tmp_path)
+    for work_id in (0, 1):
+        job.add(outcome(work_id, status="failed", num_frames=0, num_chunks=0))
+    job.progress.close()
+    assert "2/2 clips" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(total=3, description="Scoring", unit="clip") as bar:
         bar.update(3)
