@@ -25,7 +25,14 @@ import typer
 
 from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json, Pool
-from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
+from dsdi_ray.cli.output import (
+    duration,
+    json_alone,
+    print_facts,
+    print_json,
+    print_reasons,
+    print_table,
+)
 from dsdi_ray.cli.scoring_output import print_plan
 from dsdi_ray.distributed.rank import rank_archive
 from dsdi_ray.distributed.reindex import update_archive
@@ -198,10 +205,9 @@ def _print_summary(summary: RescoreSummary) -> None:
             "page": summary.page,
         },
     )
-    for reason, count in sorted(scored.reasons.items(), key=lambda item: -item[1]):
-        typer.echo(f"    failed {count:>5}  {reason}")
-    for reason, count in summary.unranked.items():
-        typer.echo(f"    not ranked {count:>5}  {reason}")
+    print_reasons("failed", scored.reasons, see="dsdi outcomes")
+    print_reasons("partial", scored.partial_reasons, see="dsdi outcomes")
+    print_reasons("not ranked", summary.unranked, see="dsdi outcomes")
     if summary.features:
         print_table(list(summary.features[0]), [list(row.values()) for row in summary.features])
 

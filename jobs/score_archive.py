@@ -21,7 +21,7 @@ import typer
 
 from dsdi_ray.cli.job import job_app, run_job, say_stage
 from dsdi_ray.cli.options import Address, Fps, Json, Pool
-from dsdi_ray.cli.output import json_alone, print_facts, print_json
+from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_reasons
 from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.distributed.index import index_archive, load_archive
 from dsdi_ray.distributed.rank import rank_archive
@@ -166,8 +166,7 @@ def main(
         return
     facts = {"clips": summary.num_clips_ranked, "files": ", ".join(summary.files)}
     print_facts("Ranked", facts)
-    for reason, count in summary.unranked.items():
-        typer.echo(f"    not ranked {count:>5}  {reason}")
+    print_reasons("not ranked", summary.unranked, see="dsdi outcomes")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """``dsdi index``, ``score`` and ``outcomes``."""
 
-import itertools
 from typing import Annotated, Literal
 
 import typer
 
 from dsdi_ray.cli.options import MAX_TIMEOUT_SECONDS, Address, Fps, Json, bounded
-from dsdi_ray.cli.output import json_alone, print_facts, print_json
+from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_reasons
 from dsdi_ray.cli.scoring_output import (
     MAX_OUTCOMES,
     print_outcomes,
@@ -16,7 +15,6 @@ from dsdi_ray.cli.scoring_output import (
 from dsdi_ray.errors import UserError
 
 EXIT_CLIPS_FAILED = 3
-_NUM_REASONS = 5
 _OUTCOME_COLUMNS = [
     "clip_id", "uri", "status", "error", "decoder", "frames_expected", "frames_scored", "attempts",
     "note", "content_id", "span", "member_ids", "seconds", "finished_at", "seconds_covered",
@@ -86,10 +84,7 @@ def index(
             "manifest": summary.manifest,
         },
     )
-    for reason, count in itertools.islice(summary.reasons.items(), _NUM_REASONS):
-        typer.echo(f"    unreadable {count:>5}  {reason}")
-    if len(summary.reasons) > _NUM_REASONS:
-        typer.echo(f"    {len(summary.reasons) - _NUM_REASONS} more reasons: see the manifest")
+    print_reasons("unreadable", summary.reasons, see=f"probe_error in {summary.manifest}")
 
 
 def score(

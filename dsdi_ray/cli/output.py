@@ -16,6 +16,7 @@ from dsdi_ray.errors import DsdiError, UserError
 EXIT_ERROR = 1
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+_MAX_REASONS = 10
 
 
 def leave_with(error: DsdiError, *, name: str) -> NoReturn:
@@ -86,6 +87,22 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_row(*(_as_text(cell) for cell in row))
     # Names are of files: brackets and colons in them are no markup and no emoji.
     Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def print_reasons(what: str, reasons: Mapping[str, int], *, see: str) -> None:
+    """Print how many there are for each reason, the most frequent ones first.
+
+    Args:
+        what: What became of them, such as "failed".
+        reasons: Their number by reason.
+        see: Where to look for those that do not fit on a screen.
+    """
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    for reason, count in ordered[:_MAX_REASONS]:
+        typer.echo(f"    {what} {count:>7,}  {reason}".rstrip())
+    if left := ordered[_MAX_REASONS:]:
+        count = sum(count for _, count in left)
+        typer.echo(f"    {what} {count:>7,}  for {len(left):,} more reasons: see {see}")
 
 
 def duration(seconds: float | None) -> str | None:

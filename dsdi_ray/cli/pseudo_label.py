@@ -11,6 +11,7 @@ from dsdi_ray.cli.output import (
     json_alone,
     print_facts,
     print_json,
+    print_reasons,
     print_table,
 )
 
@@ -118,8 +119,7 @@ def _print_summary(summary: "PseudoLabelSummary") -> None:
             "report": None if summary.dry_run else f"{summary.out}/report.json",
         },
     )
-    for reason, count in summary.left_out.items():
-        typer.echo(f"    left out {count:>7,}  {reason}")
+    print_reasons("left out", summary.left_out, see=f"{summary.out}/report.json")
 
 
 def _print_classes(summary: "PseudoLabelSummary") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from dsdi_ray.cli.options import Address, Fps, Json, Pool, bounded
-from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_table
+from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_reasons, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -95,8 +95,7 @@ def rank(
         print_json(facts)
         return
     print_facts("Ranked", {**facts, "files": ", ".join(map(str, files)), "unranked": None})
-    for reason, count in ranking.unranked.items():
-        typer.echo(f"    not ranked {count:>5}  {reason}")
+    print_reasons("not ranked", ranking.unranked, see=f"dsdi outcomes {store}")
 
 
 def evaluate(

@@ -1,11 +1,11 @@
 """What there is to score, what a scoring job did and what became of the clips, for people."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
 
-from dsdi_ray.cli.output import duration, print_facts, print_table
+from dsdi_ray.cli.output import duration, print_facts, print_reasons, print_table
+from dsdi_ray.reasons import count_reasons
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from dsdi_ray.storage.score_plan import ScoringPlan
 
 MAX_OUTCOMES = 100  # a table of thousands takes seconds and is read by nobody
-_MAX_REASONS = 20
-
-_MOST_REASONS = 10
 
 
 def print_plan(plan: "ScoringPlan", pool: "ScoringPool", estimated_seconds: float | None) -> None:
@@ -65,17 +62,8 @@ def print_score_summary(summary: "ScoreSummary", store: str) -> None:
             "store": store,
         },
     )
-    _print_reasons("failed", summary.reasons)
-    _print_reasons("partial", summary.partial_reasons)
-
-
-def _print_reasons(status: str, reasons: Mapping[str, int]) -> None:
-    by_count = sorted(reasons.items(), key=lambda item: -item[1])
-    for reason, count in by_count[:_MOST_REASONS]:
-        typer.echo(f"    {status} {count:>5}  {reason}")
-    if left := by_count[_MOST_REASONS:]:
-        num_clips = sum(count for _, count in left)
-        typer.echo(f"    {status} {num_clips:>5}  for {len(left)} other reasons: dsdi outcomes")
+    print_reasons("failed", summary.reasons, see=f"dsdi outcomes {store}")
+    print_reasons("partial", summary.partial_reasons, see=f"dsdi outcomes {store}")
 
 
 def print_outcomes(outcomes: "pa.Table", *, max_rows: int) -> None:
@@ -86,11 +74,8 @@ def print_outcomes(outcomes: "pa.Table", *, max_rows: int) -> None:
         max_rows: So many are listed.
     """
     typer.echo(f"{len(outcomes):,} clips")
-    counted = _counted(outcomes)
-    for status, reason, count in counted[:_MAX_REASONS]:
-        typer.echo(f"    {status:<7} {count:>9,}  {reason}".rstrip())
-    if len(counted) > _MAX_REASONS:
-        typer.echo(f"    {len(counted) - _MAX_REASONS:,} more reasons: see --json")
+    for status in ("ok", "partial", "failed"):
+        print_reasons(f"{status:<7}", _reasons(outcomes, status), see="--json")
     rows = outcomes.slice(0, max_rows).to_pylist()
     print_table(
         ["clip", "status", "frames", "decoder", "attempts", "reason"],
@@ -110,15 +95,10 @@ def print_outcomes(outcomes: "pa.Table", *, max_rows: int) -> None:
         typer.echo(f"{len(outcomes) - len(rows):,} more clips: --all lists them, --json too")
 
 
-def _counted(outcomes: "pa.Table") -> list[tuple[str, str, int]]:
-    """Statuses and reasons with the number of their clips, the most common ones first."""
+def _reasons(outcomes: "pa.Table", status: str) -> dict[str, int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    reasons = pc.coalesce(outcomes["error"], outcomes["note"], pa.scalar(""))
-    told = pa.table({"status": outcomes["status"], "reason": reasons})
-    counts = told.group_by(["status", "reason"]).aggregate([([], "count_all")])
-    ordered = counts.sort_by(
-        [("count_all", "descending"), ("status", "ascending"), ("reason", "ascending")]
-    )
-    return [(row["status"], row["reason"], row["count_all"]) for row in ordered.to_pylist()]
+    told = outcomes.filter(pc.equal(outcomes["status"], status))
+    counts = pc.value_counts(pc.coalesce(told["error"], told["note"], pa.scalar("")))
+    return count_reasons((row["values"], row["counts"]) for row in counts.to_pylist())

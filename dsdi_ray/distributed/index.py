@@ -1,7 +1,6 @@
 """Index an archive: find its media files, probe each, and cut long ones into parts."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from dsdi_ray.distributed.probing import probe_files
 from dsdi_ray.errors import DataError
+from dsdi_ray.reasons import count_reasons
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import (
     MANIFEST_SUFFIXES,
@@ -39,7 +39,7 @@ class IndexSummary:
     Attributes:
         num_clips: Files, or parts of them, readable or not.
         num_unreadable: Clips whose file cannot be read; the manifest says why.
-        reasons: These by reason, the most frequent first.
+        reasons: These by reason, see :func:`dsdi_ray.reasons.count_reasons`.
         num_past_end: Clips whose end lies after that of their file; they are shorter than was said.
         hours: Length of the others, as far as their headers tell.
         seconds: Wall clock.
@@ -82,11 +82,12 @@ def index_archive(
         raise DataError("clips are windows or shots, not both")
     manifest = probe_archive(paths, windows=windows, shots=shots)
     write_manifest(manifest, out)
+    errors = manifest["probe_error"].drop_null().to_pylist()
     return IndexSummary(
         num_clips=len(manifest),
-        num_unreadable=len(manifest) - manifest["probe_error"].null_count,
+        num_unreadable=len(errors),
         num_past_end=num_past_end(manifest),
-        reasons=dict(Counter(manifest["probe_error"].drop_null().to_pylist()).most_common()),
+        reasons=count_reasons((error, 1) for error in errors),
         hours=(pc.sum(manifest["duration_seconds"]).as_py() or 0.0) / 3600,
         seconds=time.monotonic() - started,
         manifest=str(out),

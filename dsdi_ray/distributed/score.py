@@ -5,7 +5,6 @@ when it died is done again, clip by clip; a clip that takes its worker along eac
 with that as its reason.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from dsdi_ray.distributed.scoring_progress import ScoringProgress
 from dsdi_ray.distributed.scoring_times import ScoringTimes
 from dsdi_ray.distributed.scoring_trial import estimate_seconds, is_worth_a_trial
 from dsdi_ray.errors import ResourceError
+from dsdi_ray.reasons import count_reasons
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.outcome_counts import count_outcomes
 from dsdi_ray.storage.score_plan import ScoringPlan, plan_scoring
@@ -29,11 +29,9 @@ from dsdi_ray.storage.score_writer import ScoreWriter
 from dsdi_ray.vision.decode import DecodeSettings
 
 _KILLER = "the process that works on it dies each time (killed, or out of memory)"
-_NUMBER = re.compile(r"\d[\d.,]*")
 _LEAST_PASSES = 3  # after which a pass that finishes no clip is the last one
-_MOST_KILLERS = (
-    8  # where more clips all end their workers, and no clip does not, no clip is to blame
-)
+# Where more clips all end their workers, and no clip does not, no clip is to blame.
+_MOST_KILLERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +51,8 @@ class ScoreSummary:
         seconds: Wall clock.
         estimated_seconds: What the scoring is or was expected to take; None where nothing was tried:
             a small job is done at once.
-        reasons: Failed clips by reason.
-        partial_reasons: Clips scored in part, by reason, numbers of frames left out.
+        reasons: Failed clips by reason, see :func:`dsdi_ray.reasons.count_reasons`.
+        partial_reasons: Clips scored in part, so too.
         decoders: Clips that this job decoded, by decoder.
         shares: Share of its time that each pool worked: fetching, decoding, scoring.
         limited_by: What the job mostly waited for, None where it scored nothing.
@@ -145,11 +143,8 @@ def score_archive(
         )
     )
     by_status: Counter[str] = Counter()
-    partial_reasons: Counter[str] = Counter()
-    for (status, error), num_clips in counts.items():
+    for (status, _), num_clips in counts.items():
         by_status[status] += num_clips
-        if status == "partial":
-            partial_reasons[_NUMBER.sub("N", error)] += num_clips
     return ScoreSummary(
         num_clips=len(plan.manifest),
         num_ok=by_status["ok"],
@@ -162,13 +157,17 @@ def score_archive(
         footage_hours=plan.footage_hours,
         seconds=time.monotonic() - started,
         estimated_seconds=estimated_seconds,
-        reasons={error: n for (status, error), n in counts.items() if status == "failed"},
-        partial_reasons=dict(partial_reasons),
+        reasons=_reasons(counts, "failed"),
+        partial_reasons=_reasons(counts, "partial"),
         decoders=dict(writer.decoders),
         shares={} if dry_run else job.times.shares(),
         limited_by=job.times.limited_by() if writer.num_clips else None,
         dry_run=dry_run,
     )
+
+
+def _reasons(counts: Mapping[tuple[str, str], int], status: str) -> dict[str, int]:
+    return count_reasons((error, n) for (of, error), n in counts.items() if of == status)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What became of the clips, for people: counts first, then no more rows than anyone reads."""
 
 import json
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -36,14 +35,12 @@ def shown(*arguments):
 
 
 def test_counts_come_first_and_then_a_hundred_clips_at_once(store):
-    started = time.monotonic()
     lines = shown(store).splitlines()
-    assert time.monotonic() - started < 5
     assert [" ".join(line.split()) for line in lines[:4]] == [
         "30,000 clips",
         "ok 24,000",
-        "failed 3,000 the file is empty (0 bytes)",
         "partial 3,000 cut off",
+        "failed 3,000 the file is empty (0 bytes)",
     ]
     assert sum(line.lstrip().startswith("clip0") for line in lines) == 100
     assert lines[-1] == "29,900 more clips: --all lists them, --json too"
@@ -70,5 +67,8 @@ def test_reasons_that_are_many_do_not_fill_the_screen(tmp_path):
     store = ScoreStore.open_or_create(str(tmp_path), TWO)
     row = {"span": "all", "decode_id": "d", "status": "failed", "member_ids": []}
     row |= {"finished_at": datetime(2026, 1, 1, tzinfo=UTC), "content_id": "c"}
-    store.write_outcomes([row | {"clip_id": f"c{i}", "error": f"why {i}"} for i in range(50)])
-    assert "    30 more reasons: see --json" in shown(store.uri).splitlines()
+    store.write_outcomes(
+        [row | {"clip_id": f"c{i}", "error": f"why {chr(0x3B1 + i // 2)}"} for i in range(48)]
+    )
+    lines = [" ".join(line.split()) for line in shown(store.uri).splitlines()]
+    assert "failed 28 for 14 more reasons: see --json" in lines
