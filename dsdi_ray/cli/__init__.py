@@ -22,6 +22,7 @@ from dsdi_ray.cli import (
     train,
     training,
 )
+from dsdi_ray.cli.commands import CommandLine
 from dsdi_ray.cli.output import (
     EXIT_ERROR,
     file_problem,
@@ -32,7 +33,7 @@ from dsdi_ray.cli.output import (
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
 
-app = typer.Typer(
+app = CommandLine(
     name="dsdi",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -79,12 +79,17 @@ def index(
             "clips": summary.num_clips,
             "unreadable": summary.num_unreadable,
             "end after their file": summary.num_past_end or None,
+            "of unknown length": _unknown(summary.num_unknown, is_cut=windows is not None),
             "hours": summary.hours,
             "seconds": summary.seconds,
             "manifest": summary.manifest,
         },
     )
     print_reasons("unreadable", summary.reasons, see=f"probe_error in {summary.manifest}")
+
+
+def _unknown(num_clips: int, *, is_cut: bool) -> str | None:
+    return f"{num_clips:,}{', left whole' if is_cut else ''}" if num_clips else None
 
 
 def score(

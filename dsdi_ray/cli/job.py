@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from dsdi_ray.cli.commands import CommandLine
 from dsdi_ray.cli.output import file_problem, leave_interrupted, leave_with
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 from dsdi_ray.errors import DsdiError
@@ -12,7 +13,7 @@ from dsdi_ray.errors import DsdiError
 
 def job_app() -> typer.Typer:
     """The application of a job that is one command."""
-    return typer.Typer(
+    return CommandLine(
         rich_markup_mode="markdown",
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from dsdi_ray.cli.commands import CommandLine
 from dsdi_ray.cli.options import MAX_FPS, Json, bounded
 from dsdi_ray.cli.output import print_facts, print_json
 
@@ -16,7 +17,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(
+    group = CommandLine(
         no_args_is_help=True, help="Check a score store, compact it, free its space."
     )
     group.command("verify")(verify)

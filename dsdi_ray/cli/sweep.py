@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dsdi_ray.cli.commands import CommandLine
 from dsdi_ray.cli.options import Address, Gpu, Json, Mlflow
 from dsdi_ray.cli.output import duration, json_alone, print_facts, print_json, print_table
 
@@ -26,7 +27,7 @@ class _RunsByDefault(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    sweep = typer.Typer(
+    sweep = CommandLine(
         cls=_RunsByDefault,
         no_args_is_help=True,
         help="Hyperparameter searches: `dsdi sweep SWEEP.yaml --data SET --out DIR`.",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dsdi_ray.cli.commands import CommandLine
 from dsdi_ray.cli.options import Address, Gpu, Json, TaxonomyName, path_and_weight
 from dsdi_ray.cli.output import json_alone, print_facts, print_json
 from dsdi_ray.cli.selection import print_selection
@@ -13,8 +14,8 @@ from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    member = typer.Typer(no_args_is_help=True, help="Trained networks.")
-    ensemble = typer.Typer(no_args_is_help=True, help="Weighted lists of members.")
+    member = CommandLine(no_args_is_help=True, help="Trained networks.")
+    ensemble = CommandLine(no_args_is_help=True, help="Weighted lists of members.")
     member.command("import")(import_)
     ensemble.command("build")(build)
     ensemble.command("select")(select)

@@ -24,6 +24,7 @@ from dsdi_ray.storage.media_files import FoundFile, clip_ids, find_media
 from dsdi_ray.storage.parts import (
     Shot,
     Windows,
+    num_of_unknown_length,
     num_past_end,
     part_id,
     part_seconds,
@@ -41,7 +42,8 @@ class IndexSummary:
         num_unreadable: Clips whose file cannot be read; the manifest says why.
         reasons: These by reason, see :func:`dsdi_ray.reasons.count_reasons`.
         num_past_end: Clips whose end lies after that of their file; they are shorter than was said.
-        hours: Length of the others, as far as their headers tell.
+        num_unknown: Videos whose length their headers do not tell; windows leave them whole.
+        hours: Length of the others.
         seconds: Wall clock.
         manifest: The file written.
     """
@@ -50,6 +52,7 @@ class IndexSummary:
     num_unreadable: int
     reasons: Mapping[str, int]
     num_past_end: int
+    num_unknown: int
     hours: float
     seconds: float
     manifest: str
@@ -87,6 +90,7 @@ def index_archive(
         num_clips=len(manifest),
         num_unreadable=len(errors),
         num_past_end=num_past_end(manifest),
+        num_unknown=num_of_unknown_length(manifest),
         reasons=count_reasons((error, 1) for error in errors),
         hours=(pc.sum(manifest["duration_seconds"]).as_py() or 0.0) / 3600,
         seconds=time.monotonic() - started,

@@ -123,6 +123,15 @@ def num_past_end(manifest: pa.Table) -> int:
     return int(pc.sum(is_past).as_py() or 0)
 
 
+def num_of_unknown_length(manifest: pa.Table) -> int:
+    """Number of videos that can be read and whose length is not known."""
+    is_readable_video = pc.and_(
+        pc.equal(manifest["media"], "video"), pc.is_null(manifest["probe_error"])
+    )
+    is_unknown = pc.and_(is_readable_video, pc.is_null(manifest["duration_seconds"]))
+    return int(pc.sum(is_unknown).as_py() or 0)
+
+
 def clip_problem(row: Mapping[str, Any]) -> str | None:
     """Why a manifest's row makes no sense, None if it does."""
     start, end, clip_id = row["start_seconds"], row["end_seconds"], row["clip_id"]

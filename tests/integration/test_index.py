@@ -14,10 +14,10 @@ from dsdi_ray.storage.parts import Windows
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
-def write_video(path: Path, num_pictures: int = 20) -> None:
+def write_video(path: Path, num_pictures: int = 20, **options: str) -> None:
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         container.metadata["creation_time"] = "2020-09-01T12:00:00Z"
         container.metadata["location"] = "+48.8583+002.2945/"
         stream = container.add_stream("libx264", rate=10)
@@ -105,6 +105,15 @@ def test_videos_are_cut_into_windows_and_the_rest_stays_whole(archive, tmp_path)
     assert {"empty", "still"} < rows.keys()
     assert rows["flight_one@1.4-"]["duration_seconds"] == pytest.approx(0.6)
     assert summary.hours == pytest.approx(2.2 / 3600)
+
+
+def test_a_file_of_unknown_length_is_left_whole_and_counted(archive, tmp_path):
+    write_video(archive / "stream.mkv", live="1")  # as it is sent on: without a length
+    windows = Windows(length_seconds=1, overlap_seconds=0)
+    summary = index_archive([str(archive)], out=tmp_path / "m.parquet", windows=windows)
+    rows = by_id(read_manifest(tmp_path / "m.parquet"))
+    assert (summary.num_unknown, summary.num_unreadable) == (1, 1)
+    assert (rows["stream"]["duration_seconds"], rows["stream"]["probe_error"]) == (None, None)
 
 
 def test_shots_that_end_after_their_file_are_counted_and_no_failure(archive, tmp_path):

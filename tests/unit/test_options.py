@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from dsdi_ray.cli import app, archive, fuse, prepare, reproduce, results, training
 from dsdi_ray.cli.demo import load_job
 from dsdi_ray.cli.options import MAX_FPS, bounded
-from dsdi_ray.errors import ConfigError
+from dsdi_ray.errors import ConfigError, UserError
 from dsdi_ray.method.fusion import NORMALISATIONS, ORDERS
 from dsdi_ray.method.pooling import POOLS
 from dsdi_ray.method.quick_metrics import METRICS
@@ -92,3 +92,19 @@ def test_a_word_that_there_is_not_is_a_mistake_that_lists_the_others():
     done = CliRunner().invoke(app, [*COMMANDS["--fps"], "--pool", "median"])
     assert done.exit_code == 2
     assert "'median' is not one of 'max'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["rank", "store", "-e", "e", "--out", "s3://bucket/run"], "--out"),
+        (["train", "gs://bucket/recipe.yaml"], "recipe"),
+        (["ensemble", "build", "m", "--out", "https://host/e"], "--out"),
+    ],
+)
+def test_a_uri_is_refused_where_only_a_local_path_will_do(tmp_path, monkeypatch, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, UserError), done.output
+    assert str(done.exception).startswith(f"{name} must be a path on this machine")
+    assert not list(tmp_path.iterdir())
