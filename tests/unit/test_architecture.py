@@ -16,12 +16,13 @@ STDLIB = frozenset(sys.stdlib_module_names)
 # Layer -> (layers or modules of the package, libraries); None: any library that is not banned.
 BASE = {"taxonomy", "errors"}
 CONFIGS = {"config", "sweep_config", "submissions", "tiny_recipes"}
-BELOW = {"method", "storage", "progress", *BASE}
+BELOW = {"method", "storage", "progress", "reasons", *BASE}
 ALL_BUT_RAY = {"vision", "report", *BELOW}
 LAYERS: dict[str, tuple[set[str], set[str] | None]] = {
     "errors": (set(), set()),
     "taxonomy": ({"errors"}, {"yaml"}),
     "progress": (set(), {"tqdm"}),
+    "reasons": (set(), set()),
     "settings_file": (BASE, {"pydantic", "yaml"}),
     "config": ({"settings_file", *BASE}, {"pydantic"}),
     "sweep_config": ({"settings_file", "config", *BASE}, {"pydantic"}),
