@@ -1,8 +1,9 @@
 """The heap of a process that runs networks on a CPU, kept from growing for nothing.
 
 Such a process keeps what a forward pass gives back (see ``network_environment.py``). Where threads
-run passes beside each other their blocks come to lie in ever new places, and after an hour the heap
-is half as large again as any pass needs.
+run passes beside each other, and beside other work, their blocks come to lie in ever new places.
+*Measured* on 2 cores that had other work too, resnest50d at 360 px: 2.8 GiB after minutes, some 3.4
+after an hour.
 """
 
 import ctypes
