@@ -42,7 +42,7 @@ class IndexSummary:
         num_unreadable: Clips whose file cannot be read; the manifest says why.
         reasons: These by reason, see :func:`dsdi_ray.reasons.count_reasons`.
         num_past_end: Clips whose end lies after that of their file; they are shorter than was said.
-        num_unknown: Videos whose length their headers do not tell; windows leave them whole.
+        num_unknown: Clips whose length their file does not tell; windows leave such a file whole.
         hours: Length of the others.
         seconds: Wall clock.
         manifest: The file written.

@@ -64,7 +64,7 @@ class ScoreFrames:
 
         skip_last_collection()
         self._micro_batch, self._threads = micro_batch, None
-        self._heap = Heap()
+        self._heap = Heap() if device == "cpu" else None
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
         elif num_threads is not None:
@@ -87,7 +87,8 @@ class ScoreFrames:
                 rows = [{"work_id": facts["work_id"], "outcome": outcome}]
             rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
             yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
-            self._heap.tidy()
+            if self._heap:
+                self._heap.tidy()
 
     def _rows(
         self, chunk: Mapping[str, Any], pixels: pa.LargeBinaryScalar

@@ -30,16 +30,19 @@ class Heap:
 
     def tidy(self) -> bool:
         """Look at the heap, between two chunks; whether memory was given back."""
-        found = _ANONYMOUS_KIB.search(_STATUS.read_bytes()) if _STATUS.exists() else None
-        if self._trim is None or found is None:
-            return False
-        size_kib = int(found[1])
+        size_kib = _anonymous_kib()
         if self._num_telling:
             self._num_telling -= 1
             self._usual_kib = max(self._usual_kib, size_kib)
             return False
-        if size_kib <= _MOST_GROWTH * self._usual_kib:
+        if self._trim is None or size_kib <= _MOST_GROWTH * self._usual_kib:
             return False
         self._trim(0)
         self._num_telling = 1
         return True
+
+
+def _anonymous_kib() -> int:
+    """Memory of this process that no file lies behind, 0 where the system does not tell."""
+    found = _ANONYMOUS_KIB.search(_STATUS.read_bytes()) if _STATUS.exists() else None
+    return int(found[1]) if found else 0

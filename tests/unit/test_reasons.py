@@ -8,10 +8,17 @@ def test_the_most_frequent_come_first():
     assert list(counted.items()) == [("empty", 3), ("cut off", 2)]
 
 
-def test_reasons_that_differ_in_numbers_alone_are_one():
-    counted = count_reasons([("3 of 1,200 frames", 1), ("7 of 90 frames", 2), ("frame 7", 5)])
-    assert counted == {"frame 7": 5, "N of N frames": 3}
+def test_many_reasons_that_differ_in_numbers_alone_are_one():
+    of_numbers = [(f"{i} of 1,200 frames, {i}.5 s", i) for i in range(1, 5)]
+    counted = count_reasons([*of_numbers, ("frame 7", 5)])
+    assert counted == {"N of N frames, N s": 10, "frame 7": 5}
 
 
-def test_numbers_stay_where_there_is_one_reason_of_the_kind():
-    assert count_reasons([("the file is empty (0 bytes)", 2)]) == {"the file is empty (0 bytes)": 2}
+def test_a_few_keep_their_numbers():
+    counts = {"HTTP status 404": 3, "HTTP status 410": 2, "the file is empty (0 bytes)": 1}
+    assert count_reasons(counts.items()) == counts
+
+
+def test_numbers_of_names_tell_reasons_apart():
+    counts = {f"no decoder for h26{i}": 9 - i for i in range(6)}
+    assert count_reasons(counts.items()) == counts
