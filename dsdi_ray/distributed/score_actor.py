@@ -59,12 +59,10 @@ class ScoreFrames:
 
         from dsdi_ray.distributed.members import load_member
         from dsdi_ray.vision.cpu_threads import LoneThreads
-        from dsdi_ray.vision.heap import Heap
         from dsdi_ray.vision.uploads import Uploads
 
         skip_last_collection()
         self._micro_batch, self._threads = micro_batch, None
-        self._heap = Heap() if device == "cpu" else None
         if num_threads is not None and compile_networks:  # which several threads cannot do at once
             torch.set_num_threads(num_threads)
         elif num_threads is not None:
@@ -87,8 +85,6 @@ class ScoreFrames:
                 rows = [{"work_id": facts["work_id"], "outcome": outcome}]
             rows[0] |= {name: facts[name] for name in ("fetch_seconds", "decode_seconds")}
             yield pa.Table.from_pylist(rows, schema=SCORED_SCHEMA)
-            if self._heap:
-                self._heap.tidy()
 
     def _rows(
         self, chunk: Mapping[str, Any], pixels: pa.LargeBinaryScalar
