@@ -25,8 +25,9 @@ _GLIBC = {
 # The same of jemalloc, which Ray's wheels for Linux bring along. In one heap two threads' blocks come
 # to lie in ever new places, and it grows; jemalloc has one for each thread, large blocks included
 # (oversize_threshold), so that the first chunk of frames takes what the last one does. *Measured* on
-# 2 cores, MiB without files in seven and six runs of resnest50d at 360 px, glibc: 1,639 to 2,823 and
-# growing for an hour; jemalloc: 2,082 or 2,083 from the first chunk on. At the same speed; 12 training
+# 2 cores, MiB without files in four runs each of resnest50d at 360 px, glibc: 1,639 to 2,823, growing;
+# jemalloc (narenas:3, a thread each): 2,082 or 2,083 from the first chunk on. At the same speed, within
+# the machine's noise; 12 training
 # steps of resnet18 peak at 1,680 MiB where they took 2,206 and 2,254.
 _JEMALLOC = "narenas:64,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 

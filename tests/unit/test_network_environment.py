@@ -9,10 +9,10 @@ import pytest
 
 from dsdi_ray.distributed.network_environment import network_environment
 
-# Two threads, large blocks of several sizes that live and die in a random order; after each turn the
+# Two threads, large blocks of several sizes that live and die out of order; after each turn the
 # memory that no file lies behind, in MiB.
 SCRIPT = """
-import random, re
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 def size_mib():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
-def work(seed):
+def work(_):
     held = []
     for i in range(60):
         held.append(np.ones((8, 12, 16, 24)[i % 4] * 2**17))
@@ -45,6 +45,7 @@ def test_memory_is_kept_and_does_not_grow():
 
 @on_linux
 def test_an_allocator_of_the_users_own_is_kept(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
     ours = network_environment(use_gpu=False)["env_vars"]["LD_PRELOAD"]
     assert Path(ours).is_file()
     monkeypatch.setenv("LD_PRELOAD", "/opt/their/allocator.so")
