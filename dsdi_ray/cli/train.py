@@ -127,6 +127,11 @@ def _print_plan(
             f"{plan.weights_mib:,.0f} for weights, {plan.activations_mib:,.0f} for activations{peak}",
             "pictures": f"{plan.pictures_mib:,.0f} MiB of memory on each "
             f"{'node' if plan.pictures_are_shared else 'worker'}",
+            "enlarged": f"{plan.num_enlarged:,} pictures have a short side of less than "
+            f"{recipe.input_px} px: `dsdi prepare --short-side-px {recipe.input_px}` keeps what "
+            "larger originals hold"
+            if plan.num_enlarged
+            else None,
             "time": f"about {duration(plan.estimated_seconds)}, {plan.seconds_per_step:.2f} s a step",
         },
     )

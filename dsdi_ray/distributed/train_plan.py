@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import ray
 import torch
 from torch import nn
@@ -41,6 +42,7 @@ class TrainPlan:
     Attributes:
         num_train: Images.
         num_validation: Images.
+        num_enlarged: Images of the set whose short side is below the input's.
         micro_batch: Shape of what a worker computes at once.
         num_parameters: Of the network.
         gigaflops: Of a picture's forward pass; a multiplication and an addition are two.
@@ -60,6 +62,7 @@ class TrainPlan:
 
     num_train: int
     num_validation: int
+    num_enlarged: int
     micro_batch: tuple[int, ...]
     num_parameters: int
     gigaflops: float
@@ -162,6 +165,7 @@ def _plan(
     return TrainPlan(
         num_train=len(train),
         num_validation=len(validation),
+        num_enlarged=_num_below(prepared, recipe.input_px),
         micro_batch=(len(share[0]), 3, recipe.input_px, recipe.input_px),
         num_parameters=facts.num_parameters,
         gigaflops=facts.forward_gflops,
@@ -178,6 +182,12 @@ def _plan(
         seconds_per_step=trial.step_seconds,
         estimated_seconds=decoding / max(1, num_loaders) + computing,
     )
+
+
+def _num_below(prepared: PreparedSet, side_px: int) -> int:
+    sizes = prepared.read(["width", "height"])
+    short_sides = pc.min_element_wise(sizes["width"], sizes["height"])
+    return int(pc.sum(pc.less(short_sides, side_px), min_count=0).as_py())
 
 
 def _weights_bytes(learner: Learner, network: nn.Module) -> int:

@@ -251,6 +251,7 @@ def test_a_plan_counts_and_estimates_and_writes_nothing(local_ray, data):
     plan = plan_training(recipe(accumulate=2, ema_decay=0.9), data=data, num_workers=2)
     assert (plan.num_train, plan.num_validation) == (30, 10)
     assert plan.micro_batch == (2, 3, 32, 32)
+    assert plan.num_enlarged == 0
     assert (plan.steps_per_epoch, plan.num_steps) == (3, 6)
     network = starting_network(recipe(), weights="none", num_classes=3)
     assert plan.num_parameters == sum(p.numel() for p in network.parameters())
@@ -260,6 +261,7 @@ def test_a_plan_counts_and_estimates_and_writes_nothing(local_ray, data):
     assert plan.pictures_are_shared, "both workers read one file"
     assert 0.001 < plan.gigaflops < 1
     assert 0 < plan.seconds_per_step < plan.estimated_seconds < 60
+    assert plan_training(recipe(input_px=64), data=data).num_enlarged == 40
     assert sorted(data.parent.rglob("*")) == before
     with pytest.raises(ConfigError, match="are 1 in each, needs at least 2"):
         plan_training(recipe(accumulate=4), data=data, num_workers=2)

@@ -15,12 +15,16 @@ SCRIPT = """
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 import numpy as np
 
 def size_mib():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
+both = Barrier(2)  # neither thread does the work of both
+
 def work(_):
+    both.wait()
     held = []
     for i in range(60):
         held.append(np.ones((8, 12, 16, 24)[i % 4] * 2**17))
