@@ -25,12 +25,13 @@ import pyarrow as pa
 
 from dsdi_ray.cli.scoring_output import print_score_summary
 from dsdi_ray.cli.stages import Stages
+from dsdi_ray.config import Recipe
 from dsdi_ray.distributed.contact_sheet import write_contact_sheet
 from dsdi_ray.distributed.index import index_once
-from dsdi_ray.distributed.paper_job import PAPER_SETTINGS, PaperJob
+from dsdi_ray.distributed.paper_job import PAPER_SETTINGS, Inputs, PaperJob
 from dsdi_ray.distributed.paper_models import OUTSIDE, model_result, reason, untrained_models
-from dsdi_ray.distributed.prepare import prepare_set
-from dsdi_ray.distributed.score import score_archive
+from dsdi_ray.distributed.prepare import PrepareSummary, prepare_set
+from dsdi_ray.distributed.score import ScoreSummary, score_archive
 from dsdi_ray.distributed.scoring_pool import scoring_pool
 from dsdi_ray.distributed.session import ray_session
 from dsdi_ray.distributed.submission_runs import (
@@ -39,7 +40,7 @@ from dsdi_ray.distributed.submission_runs import (
     scores_identity,
     submission_result,
 )
-from dsdi_ray.distributed.train_members import train_each
+from dsdi_ray.distributed.train_members import TrainOutcome, train_each
 from dsdi_ray.errors import DataError
 from dsdi_ray.report.evaluation import Evaluation, evaluate_run
 from dsdi_ray.report.figures import map_chart
@@ -181,34 +182,16 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
             (submission_result(one, evaluations.get(one.submission.name)) for one in made),
             key=lambda row: -(row.paper_map or 0.0),
         ),
-        models=[
-            model_result(
-                r, o, members=out / "members", evaluation=evaluations.get(f"alone/{r.name}")
-            )
-            for r, o in zip(recipes, outcomes, strict=True)
-            if r.name != OUTSIDE
-        ],
+        models=_model_results(outcomes, recipes, members=out / "members", evaluations=evaluations),
         num_clips=scored.num_clips,
         num_clips_failed=scored.num_failed,
         num_clips_scored=scored.num_clips_scored,
-        times=[
-            StageTime(stage=name, seconds_now=stages.seconds_now.get(name), seconds_in_all=seconds)
-            for name, seconds in stages.seconds_in_all.items()
-        ],
+        times=_stage_times(stages),
     )
-    outside = "of a tiny member of another seed and split" if job.smoke else inputs.outside_run
     write_paper_page(
         summary.page,
         warning=summary.warning,
-        facts={
-            "labelled images": f"{prepared.num_images:,}; each model holds back a fifth of its own",
-            "test clips": f"{scored.num_clips:,}: {scored.num_ok:,} scored whole, "
-            f"{scored.num_partial:,} in part, {scored.num_failed:,} without a frame",
-            "judgements": inputs.qrels or "none were given, so there is no mAP",
-            "outside run": outside or "none was given",
-            "taxonomy": taxonomy.taxonomy_id,
-            "folder": out,
-        },
+        facts=_facts(job, inputs, prepared=prepared, scored=scored),
         submissions=summary.submissions,
         models=summary.models,
         evaluations={name.upper(): one for name, one in of_submissions.items()},
@@ -217,6 +200,43 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
         times=summary.times,
     )
     return summary
+
+
+def _model_results(
+    outcomes: Sequence[TrainOutcome],
+    recipes: Sequence[Recipe],
+    *,
+    members: Path,
+    evaluations: Mapping[str, Evaluation],
+) -> list[ModelResult]:
+    return [
+        model_result(r, o, members=members, evaluation=evaluations.get(f"alone/{r.name}"))
+        for r, o in zip(recipes, outcomes, strict=True)
+        if r.name != OUTSIDE
+    ]
+
+
+def _stage_times(stages: Stages) -> list[StageTime]:
+    return [
+        StageTime(stage=name, seconds_now=stages.seconds_now.get(name), seconds_in_all=seconds)
+        for name, seconds in stages.seconds_in_all.items()
+    ]
+
+
+def _facts(
+    job: PaperJob, inputs: Inputs, *, prepared: PrepareSummary, scored: ScoreSummary
+) -> dict[str, object]:
+    """What the page says of the data."""
+    outside = "of a tiny member of another seed and split" if job.smoke else inputs.outside_run
+    return {
+        "labelled images": f"{prepared.num_images:,}; each model holds back a fifth of its own",
+        "test clips": f"{scored.num_clips:,}: {scored.num_ok:,} scored whole, "
+        f"{scored.num_partial:,} in part, {scored.num_failed:,} without a frame",
+        "judgements": inputs.qrels or "none were given, so there is no mAP",
+        "outside run": outside or "none was given",
+        "taxonomy": job.load_taxonomy().taxonomy_id,
+        "folder": job.out,
+    }
 
 
 def _write_ensemble(job: PaperJob, name: str, models: Sequence[str]) -> EnsembleSpec:

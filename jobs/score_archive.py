@@ -32,6 +32,7 @@ from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SUFFIXES
 from dsdi_ray.storage.runs import write_run_files
+from dsdi_ray.storage.trecvid import TrecvidRun
 from dsdi_ray.vision.decode import DecodeSettings
 
 app = job_app()
@@ -118,7 +119,7 @@ def run(
         taxonomy=members.taxonomy,
         metadata=ranking.made_of,
         tag=path_in(ensemble).name,
-        elapsed_seconds=ranking.seconds,
+        about=TrecvidRun(elapsed_seconds=ranking.seconds),
     )
     return ArchiveSummary(
         score=scored,

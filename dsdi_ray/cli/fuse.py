@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from dsdi_ray.cli.options import Json, TaxonomyName, path_and_weight
+from dsdi_ray.cli.options import (
+    Description,
+    Json,
+    Priority,
+    Tag,
+    TaxonomyName,
+    Team,
+    TrainingType,
+    path_and_weight,
+)
 from dsdi_ray.cli.output import print_facts, print_json, print_table
 from dsdi_ray.taxonomy import DEFAULT_TAXONOMY, load_taxonomy
 
@@ -34,10 +43,11 @@ def fuse(
     ] = "none",
     top: Annotated[int, typer.Option("--top", min=1, help="Clips per feature.")] = 1000,
     taxonomy: TaxonomyName = DEFAULT_TAXONOMY,
-    tag: Annotated[
-        str, typer.Option("--tag", help="The run's name in run.trec and run.xml.")
-    ] = "dsdi",
-    team: Annotated[str, typer.Option("--team", help="Team in run.xml.")] = "DSDI_RAY",
+    tag: Tag = "dsdi",
+    description: Description = "",
+    team: Team = "DSDI_RAY",
+    training_type: TrainingType = "L",
+    priority: Priority = 1,
     as_json: Json = False,
 ) -> None:
     """Fuse runs of several systems by their scores: run.parquet, run.trec and run.xml.
@@ -49,6 +59,7 @@ def fuse(
     """
     from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
     from dsdi_ray.storage.runs import read_run, write_run_files
+    from dsdi_ray.storage.trecvid import TrecvidRun
 
     started = time.monotonic()
     classes = load_taxonomy(taxonomy)
@@ -63,8 +74,13 @@ def fuse(
         out,
         taxonomy=classes,
         tag=tag,
-        team=team,
-        elapsed_seconds=seconds,
+        about=TrecvidRun(
+            team=team,
+            training_type=training_type,
+            priority=priority,
+            description=description,
+            elapsed_seconds=seconds,
+        ),
         metadata={
             "fused": ", ".join(f"{part.name}:{part.weight:g}" for part in parts),
             "normalisation": normalisation,

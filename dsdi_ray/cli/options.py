@@ -60,6 +60,23 @@ Pool = Annotated[
     Literal["max", "mean", "topk_mean", "logsumexp"],
     typer.Option("--pool", help="What frames give a clip: their maximum is the paper's."),
 ]
+Tag = Annotated[str, typer.Option("--tag", help="The run's name in run.trec.")]
+Description = Annotated[
+    str, typer.Option("--description", help="Of the run, in run.xml; default: the tag.")
+]
+Team = Annotated[str, typer.Option("--team", help="Team in run.xml.")]
+TrainingType = Annotated[
+    Literal["L", "O", "N"],
+    typer.Option(
+        "--training-type",
+        help="What the members learned from, in run.xml: LADI only (L), LADI and other data (O), "
+        "other data only (N).",
+    ),
+]
+Priority = Annotated[
+    int,
+    typer.Option("--priority", min=1, max=4, help="The run's place among the team's, in run.xml."),
+]
 Gpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where to train; default: GPU if there is one."),

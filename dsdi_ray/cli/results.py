@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from dsdi_ray.cli.options import Address, Fps, Json, Pool, bounded
+from dsdi_ray.cli.options import (
+    Address,
+    Description,
+    Fps,
+    Json,
+    Pool,
+    Priority,
+    Tag,
+    Team,
+    TrainingType,
+    bounded,
+)
 from dsdi_ray.cli.output import json_alone, print_facts, print_json, print_reasons, print_table
 
 
@@ -42,10 +53,11 @@ def rank(
         ),
     ] = 0.0,
     fps: Fps = 10.0,
-    tag: Annotated[
-        str, typer.Option("--tag", help="The run's name in run.trec and run.xml.")
-    ] = "dsdi",
-    team: Annotated[str, typer.Option("--team", help="Team in run.xml.")] = "DSDI_RAY",
+    tag: Tag = "dsdi",
+    description: Description = "",
+    team: Team = "DSDI_RAY",
+    training_type: TrainingType = "L",
+    priority: Priority = 1,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +73,7 @@ def rank(
     from dsdi_ray.distributed.session import ray_session
     from dsdi_ray.storage.bundles import read_ensemble
     from dsdi_ray.storage.runs import write_run_files
+    from dsdi_ray.storage.trecvid import TrecvidRun
     from dsdi_ray.vision.decode import DecodeSettings
 
     members = read_ensemble(ensemble)
@@ -80,8 +93,13 @@ def rank(
         out,
         taxonomy=members.taxonomy,
         tag=tag,
-        team=team,
-        elapsed_seconds=ranking.seconds,
+        about=TrecvidRun(
+            team=team,
+            training_type=training_type,
+            priority=priority,
+            description=description,
+            elapsed_seconds=ranking.seconds,
+        ),
         metadata=ranking.made_of,
     )
     facts = {

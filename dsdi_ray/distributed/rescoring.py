@@ -18,6 +18,7 @@ from dsdi_ray.storage.manifest import MANIFEST_SCHEMA
 from dsdi_ray.storage.manifest_changes import ManifestChanges, compare_manifests
 from dsdi_ray.storage.run_history import PastRun, changed_inputs, next_run, run_inputs
 from dsdi_ray.storage.runs import scores_of_run, write_run_files
+from dsdi_ray.storage.trecvid import TrecvidRun
 from dsdi_ray.vision.decode import DecodeSettings
 
 RUNS = "runs"
@@ -137,7 +138,7 @@ def write_rescoring(now: ScoredArchive, ranking: Ranking, *, top_k: int) -> Resc
             new.folder,
             taxonomy=now.members.taxonomy,
             tag=now.ensemble_name,
-            elapsed_seconds=ranking.seconds,
+            about=TrecvidRun(elapsed_seconds=ranking.seconds),
             metadata=now.inputs,
         )
         new.write_manifest(now.manifest)

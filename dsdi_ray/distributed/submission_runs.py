@@ -18,6 +18,7 @@ from dsdi_ray.report.paper_page import SubmissionResult
 from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
 from dsdi_ray.storage.runs import read_run, run_metadata, write_run_files
+from dsdi_ray.storage.trecvid import TrecvidRun
 from dsdi_ray.submissions import FusedPart, Submission
 from dsdi_ray.taxonomy import Taxonomy
 
@@ -237,7 +238,7 @@ def _write(
         staging,
         taxonomy=taxonomy,
         tag=folder.name,
-        elapsed_seconds=seconds,
+        about=TrecvidRun(elapsed_seconds=seconds),
         metadata=metadata,
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ the TRECVID XML are for other tools, see :mod:`~dsdi_ray.storage.trec` and
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,7 @@ def write_run_files(
     *,
     taxonomy: Taxonomy,
     tag: str = "dsdi",
-    team: str = "DSDI_RAY",
-    elapsed_seconds: float = 0.0,
+    about: TrecvidRun | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write a run in all three formats into a folder.
@@ -153,9 +153,8 @@ def write_run_files(
         run: A table of ``RUN_SCHEMA``.
         out: Folder; it is made.
         taxonomy: Whose features the XML lists, empty ones included.
-        tag: The run's name in the TREC text, its description in the XML.
-        team: Team in the XML.
-        elapsed_seconds: What the ranking took.
+        tag: The run's name in the TREC text; its description in the XML where that has none.
+        about: What the XML says of the run.
         metadata: As in :func:`write_run`.
 
     Returns:
@@ -167,7 +166,8 @@ def write_run_files(
     files = [out / name for name in ("run.parquet", "run.trec", "run.xml")]
     write_run(run, files[0], metadata=metadata)
     write_trec_run(run, files[1], tag=tag)
-    about = TrecvidRun(team=team, description=tag, elapsed_seconds=elapsed_seconds)
+    about = about or TrecvidRun()
+    about = replace(about, description=about.description or tag)
     write_trecvid_run(run, files[2], taxonomy=taxonomy, about=about)
     return files
 

@@ -122,6 +122,17 @@ def test_the_command_fuses_files_and_writes_all_formats(files, systems):
     assert " two\n" in (files / "fused" / "run.trec").read_text()
 
 
+def test_the_xml_says_what_a_submission_must(files):
+    about = ["--team", "US", "--training-type", "O", "--priority", "2", "--description", "a & b"]
+    for options, expected in (
+        (about, 'trType="O" pid="US" priority="2" desc="a &amp; b"'),
+        (["--tag", "two"], 'trType="L" pid="DSDI_RAY" priority="1" desc="two"'),
+    ):
+        done = fuse(files, files / "a/run.parquet", *options)
+        assert done.exit_code == 0, done.output
+        assert expected in (files / "fused" / "run.xml").read_text()
+
+
 def test_by_rank_the_format_of_a_run_does_not_matter(files):
     orders = []
     for suffix in ("parquet", "trec", "xml"):

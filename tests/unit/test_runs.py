@@ -15,6 +15,7 @@ from dsdi_ray.storage.runs import (
     write_run,
     write_run_files,
 )
+from dsdi_ray.storage.trecvid import TrecvidRun
 from dsdi_ray.taxonomy import taxonomy_from_dict
 
 TAXONOMY = taxonomy_from_dict(
@@ -88,7 +89,8 @@ def test_all_three_formats_give_the_same_clips_in_the_same_order(tmp_path):
     clip_ids = [f"clip_{i}" for i in rng.permutation(1200)]
     scores = np.round(rng.random((1200, 3)), 2)  # a hundred values: many ties
     run = ranked_run(clip_ids, scores, None, features=TAXONOMY, top=1000)
-    files = write_run_files(run, tmp_path, taxonomy=TAXONOMY, tag="t", elapsed_seconds=1.25)
+    about = TrecvidRun(elapsed_seconds=1.25)
+    files = write_run_files(run, tmp_path, taxonomy=TAXONOMY, tag="t", about=about)
     assert [f.name for f in files] == ["run.parquet", "run.trec", "run.xml"]
     for file in files:
         again = read_run(file, taxonomy=TAXONOMY)
