@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 _SECONDS_BETWEEN_LOOKS = 0.05
-_MAX_SHARE_OF_COUNTS = 0.05  # of one core: the kernel goes through the pages of all processes
+_MAX_SHARE_OF_COUNTS = 0.25  # of the time: the kernel goes through the pages of all processes
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
