@@ -26,9 +26,9 @@ _GLIBC = {
 # to lie in ever new places, and it grows; jemalloc has one for each thread, large blocks included
 # (oversize_threshold), so that the first chunk of frames takes what the last one does. *Measured* on
 # 2 cores, MiB without files in four runs each of resnest50d at 360 px, glibc: 1,639 to 2,823, growing;
-# jemalloc (narenas:3, a thread each): 2,082 or 2,083 from the first chunk on. A whole job of 8 clips:
-# 4,990 MiB and 10.0 s a clip, 4,398 and 9.3. 12 training steps of resnet18 peak at 1,680 MiB where they
-# took 2,206 and 2,254.
+# jemalloc (narenas:3, a thread each): 2,082 or 2,083 from the first chunk on. A whole job of 8 clips
+# takes 4,990 MiB and 10.0 s a clip with glibc, 4,398 and 9.3 with jemalloc; 12 training steps of resnet18
+# peak at 2,206 and 2,254 MiB, and at 1,680.
 _JEMALLOC = "narenas:64,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 
 
