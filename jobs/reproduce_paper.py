@@ -47,6 +47,7 @@ from dsdi_ray.report.figures import map_chart
 from dsdi_ray.report.paper_page import ModelResult, StageTime, SubmissionResult, write_paper_page
 from dsdi_ray.storage.bundles import EnsembleSpec, write_ensemble
 from dsdi_ray.storage.trec import Qrels
+from dsdi_ray.taxonomy import Taxonomy
 
 WARNING = (
     "These figures are of a made-up archive and of tiny networks that hardly learned. They show "
@@ -191,7 +192,7 @@ def run(job: PaperJob, *, address: str | None = None) -> PaperSummary:
     write_paper_page(
         summary.page,
         warning=summary.warning,
-        facts=_facts(job, inputs, prepared=prepared, scored=scored),
+        facts=_facts(job, inputs, taxonomy=taxonomy, prepared=prepared, scored=scored),
         submissions=summary.submissions,
         models=summary.models,
         evaluations={name.upper(): one for name, one in of_submissions.items()},
@@ -224,7 +225,12 @@ def _stage_times(stages: Stages) -> list[StageTime]:
 
 
 def _facts(
-    job: PaperJob, inputs: Inputs, *, prepared: PrepareSummary, scored: ScoreSummary
+    job: PaperJob,
+    inputs: Inputs,
+    *,
+    taxonomy: Taxonomy,
+    prepared: PrepareSummary,
+    scored: ScoreSummary,
 ) -> dict[str, object]:
     """What the page says of the data."""
     outside = "of a tiny member of another seed and split" if job.smoke else inputs.outside_run
@@ -234,7 +240,7 @@ def _facts(
         f"{scored.num_partial:,} in part, {scored.num_failed:,} without a frame",
         "judgements": inputs.qrels or "none were given, so there is no mAP",
         "outside run": outside or "none was given",
-        "taxonomy": job.load_taxonomy().taxonomy_id,
+        "taxonomy": taxonomy.taxonomy_id,
         "folder": job.out,
     }
 

@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import ray
 import torch
 from torch import nn
@@ -165,7 +164,7 @@ def _plan(
     return TrainPlan(
         num_train=len(train),
         num_validation=len(validation),
-        num_enlarged=_num_below(prepared, recipe.input_px),
+        num_enlarged=prepared.num_smaller(recipe.input_px),
         micro_batch=(len(share[0]), 3, recipe.input_px, recipe.input_px),
         num_parameters=facts.num_parameters,
         gigaflops=facts.forward_gflops,
@@ -182,12 +181,6 @@ def _plan(
         seconds_per_step=trial.step_seconds,
         estimated_seconds=decoding / max(1, num_loaders) + computing,
     )
-
-
-def _num_below(prepared: PreparedSet, side_px: int) -> int:
-    sizes = prepared.read(["width", "height"])
-    short_sides = pc.min_element_wise(sizes["width"], sizes["height"])
-    return int(pc.sum(pc.less(short_sides, side_px), min_count=0).as_py())
 
 
 def _weights_bytes(learner: Learner, network: nn.Module) -> int:

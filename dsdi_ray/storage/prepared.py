@@ -179,6 +179,16 @@ class PreparedSet:
             table = table.filter(pc.equal(table["split"], split))
         return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
 
+    def num_smaller(self, side_px: int) -> int:
+        """Images whose short side is below a size, in pixels.
+
+        Raises:
+            DataError: If image files are gone or damaged.
+        """
+        sizes = self.read(["width", "height"])
+        short_sides = pc.min_element_wise(sizes["width"], sizes["height"])
+        return int(pc.sum(pc.less(short_sides, side_px), min_count=0).as_py())
+
     def _read_images(self, columns: Sequence[str]) -> pa.Table:
         files = sorted(self.path.glob(IMAGE_FILES))
         parts = [pq.read_table(f, columns=["image_id", *columns], partitioning=None) for f in files]
