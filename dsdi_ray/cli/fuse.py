@@ -1,6 +1,7 @@
 """``dsdi fuse``."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,6 +62,9 @@ def fuse(
     from dsdi_ray.storage.runs import read_run, write_run_files
     from dsdi_ray.storage.trecvid import TrecvidRun
 
+    about = TrecvidRun(
+        team=team, training_type=training_type, priority=priority, description=description
+    )
     started = time.monotonic()
     classes = load_taxonomy(taxonomy)
     parts = [
@@ -74,13 +78,7 @@ def fuse(
         out,
         taxonomy=classes,
         tag=tag,
-        about=TrecvidRun(
-            team=team,
-            training_type=training_type,
-            priority=priority,
-            description=description,
-            elapsed_seconds=seconds,
-        ),
+        about=replace(about, elapsed_seconds=seconds),
         metadata={
             "fused": ", ".join(f"{part.name}:{part.weight:g}" for part in parts),
             "normalisation": normalisation,

@@ -28,6 +28,12 @@ def bounded(name: str, *, low: float, high: float, low_counts: bool = True) -> C
     return check
 
 
+def _check_tag(tag: str) -> str:
+    if tag.split() != [tag] or not tag.isprintable():
+        raise ConfigError(f"--tag must be one word without blanks, got {tag!r}")
+    return tag
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="Print a machine-readable summary on standard output.")
 ]
@@ -60,7 +66,9 @@ Pool = Annotated[
     Literal["max", "mean", "topk_mean", "logsumexp"],
     typer.Option("--pool", help="What frames give a clip: their maximum is the paper's."),
 ]
-Tag = Annotated[str, typer.Option("--tag", help="The run's name in run.trec.")]
+Tag = Annotated[
+    str, typer.Option("--tag", callback=_check_tag, help="The run's name in run.trec, one word.")
+]
 Description = Annotated[
     str, typer.Option("--description", help="Of the run, in run.xml; default: the tag.")
 ]

@@ -1,5 +1,6 @@
 """``dsdi rank`` and ``evaluate``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,6 +77,9 @@ def rank(
     from dsdi_ray.storage.trecvid import TrecvidRun
     from dsdi_ray.vision.decode import DecodeSettings
 
+    about = TrecvidRun(
+        team=team, training_type=training_type, priority=priority, description=description
+    )
     members = read_ensemble(ensemble)
     with json_alone(as_json), ray_session(address=address, has_state_api=False):
         ranking = rank_archive(
@@ -93,13 +97,7 @@ def rank(
         out,
         taxonomy=members.taxonomy,
         tag=tag,
-        about=TrecvidRun(
-            team=team,
-            training_type=training_type,
-            priority=priority,
-            description=description,
-            elapsed_seconds=ranking.seconds,
-        ),
+        about=replace(about, elapsed_seconds=ranking.seconds),
         metadata=ranking.made_of,
     )
     facts = {

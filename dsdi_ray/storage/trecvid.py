@@ -67,6 +67,9 @@ class TrecvidRun:
             raise ConfigError(f"priority must be 1 to 4, got {self.priority}")
         if not 0 <= self.elapsed_seconds < float("inf"):
             raise ConfigError(f"elapsedTime must be from 0, got {self.elapsed_seconds}")
+        for name, text in (("pid", self.team), ("desc", self.description)):
+            if _NOT_XML.search(text):
+                raise ConfigError(f"{name} {text!r} has a character that XML cannot hold")
 
 
 def write_trecvid_run(
@@ -81,7 +84,7 @@ def write_trecvid_run(
         about: The run's attributes.
 
     Raises:
-        DataError: If the run breaks a rule, has a feature that the taxonomy lacks, or a name with
+        DataError: If the run breaks a rule, has a feature that the taxonomy lacks, or a clip_id with
             a control character.
     """
     check_run_table(run, source=str(path))
@@ -95,9 +98,9 @@ def write_trecvid_run(
     root = ET.Element(_ROOT)
     attributes = {
         "trType": about.training_type,
-        "pid": _xml_text(about.team, path),
+        "pid": about.team,
         "priority": str(about.priority),
-        "desc": _xml_text(about.description, path),
+        "desc": about.description,
     }
     body = ET.SubElement(root, _RUN, attributes)
     for feature_id in features:
@@ -105,7 +108,9 @@ def write_trecvid_run(
         result = ET.SubElement(body, _FEATURE, fNum=str(feature_id), elapsedTime=elapsed)
         one = by_feature.get(feature_id)
         for rank, clip_id in enumerate(one.clip_ids[:MAX_ITEMS] if one else (), start=1):
-            ET.SubElement(result, "item", seqNum=str(rank), shotId=_xml_text(clip_id, path))
+            if _NOT_XML.search(clip_id):
+                raise DataError(f"run {path}: {clip_id!r} has a character that XML cannot hold")
+            ET.SubElement(result, "item", seqNum=str(rank), shotId=clip_id)
     ET.indent(root)
     head = (
         "<?xml version='1.0' encoding='ISO-8859-1'?>\n"
@@ -215,9 +220,3 @@ _STARTS: Mapping[str, Callable[[_ItemReader, Mapping[str, str]], None]] = {
     _FEATURE: _ItemReader._start_feature,  # noqa: SLF001
     "item": _ItemReader._start_item,  # noqa: SLF001
 }
-
-
-def _xml_text(text: str, path: Path) -> str:
-    if _NOT_XML.search(text):
-        raise DataError(f"run {path}: {text!r} has a character that XML cannot hold")
-    return text

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_memory.py              # 10, 100, 1,000 clips; 10 s, 1 min, 1 h
     python tests/benchmarks/bench_memory.py --clips 10 100 --minutes 10
-    python tests/benchmarks/bench_memory.py --clips --backbone resnest50d --input-px 360
+    python tests/benchmarks/bench_memory.py --clips --backbone resnest50d --input-px 360 --long-fps 2
 
 Memory is that of all processes of the job, Ray's included. Each line is a job of its own. Needs psutil
 (the ``dev`` extra).
@@ -29,35 +29,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--minutes", type=float, default=60.0, help="Length of the long clip.")
+    parser.add_argument(
+        "--long-fps",
+        type=float,
+        help="Frames a second of the long clip that are scored, where all would take hours.",
+    )
     parser.add_argument("--backbone", default="test_resnet", help="Network, with random weights.")
     parser.add_argument("--input-px", type=int, default=160)
     parser.add_argument("--folder", type=Path, help="Keep the clips here for the next time.")
-    parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(score(*options.run)))
+        folder, member, fps = options.run
+        print(json.dumps(score(Path(folder), Path(member), fps=float(fps))))
         return
     # Not at the top: the process that is measured loads what `dsdi score` loads.
     from scoring_systems import make_random_member
+
+    from dsdi_ray.vision.decode import DecodeSettings
 
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         clips = options.folder or work / "clips"
         member = make_random_member(work / "member", options.backbone, options.input_px)
         print("archive                 peak MiB  ratio  scoring s  s/clip  spilled MiB")
-        archives = [make_archive(clips / f"{n}-clips", num_clips=n) for n in options.clips]
-        report([(f"{n} clips of {_CLIP_SECONDS:g} s", a) for n, a in
-                zip(options.clips, archives, strict=True)], member)  # fmt: skip
-        lengths = (10.0, 60.0, 60 * options.minutes)
-        long = [make_archive(clips / f"{s:g}-s", num_clips=1, seconds=s) for s in lengths]
-        report([(f"1 clip of {s:g} s", a) for s, a in zip(lengths, long, strict=True)], member)
+        fps = DecodeSettings().fps
+        many = [(n, _CLIP_SECONDS, fps) for n in options.clips]
+        long = (1, 60 * options.minutes, options.long_fps or fps)
+        for archives in (many, [(1, 10.0, fps), (1, 60.0, fps), long]):
+            report(archives, clips, member)
 
 
-def report(archives: list[tuple[str, Path]], member: Path) -> None:
-    """Print a line per archive; ratios are to the first."""
+def report(archives: list[tuple[int, float, float]], clips: Path, member: Path) -> None:
+    """Print a line per archive: number of clips, seconds of each, frames a second; ratios to the first."""
     first = None
-    for name, folder in archives:
-        measured = run_measured([__file__, "--run", str(folder), str(member)])
+    for num_clips, seconds, fps in archives:
+        name = f"{num_clips} clip{'s' if num_clips > 1 else ''} of {seconds:g} s"
+        kept = f"{num_clips}-clips" if seconds == _CLIP_SECONDS else f"{seconds:g}-s"
+        folder = make_archive(clips / kept, num_clips=num_clips, seconds=seconds)
+        measured = run_measured([__file__, "--run", str(folder), str(member), str(fps)])
         first = first or measured.peak_mib
         facts = measured.result
         print(
@@ -68,7 +78,7 @@ def report(archives: list[tuple[str, Path]], member: Path) -> None:
         )
 
 
-def make_archive(folder: Path, *, num_clips: int, seconds: float = _CLIP_SECONDS) -> Path:
+def make_archive(folder: Path, *, num_clips: int, seconds: float) -> Path:
     """Write clips of drifting noise, each different; those that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(num_clips):
@@ -95,7 +105,7 @@ def _encode(path: Path, *, seed: int, num_pictures: int) -> None:
     temporary.rename(path)
 
 
-def score(folder: Path, member: Path) -> dict[str, float]:
+def score(folder: Path, member: Path, *, fps: float) -> dict[str, float]:
     """Index and score a folder in a Ray of its own; only the scoring is timed."""
     import ray
     import ray._private.internal_api as ray_internals
@@ -115,7 +125,7 @@ def score(folder: Path, member: Path) -> dict[str, float]:
             manifest,
             ensemble=read_ensemble(work / "ensemble"),
             store_uri=str(work / "scores"),
-            settings=DecodeSettings(),
+            settings=DecodeSettings(fps=fps),
         )
         seconds = time.monotonic() - started
         assert summary.num_ok == len(manifest)

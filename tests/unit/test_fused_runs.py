@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
-from dsdi_ray.errors import DataError
+from dsdi_ray.errors import ConfigError, DataError
 from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
 from dsdi_ray.storage.runs import (
     ranked_run,
@@ -131,6 +131,25 @@ def test_the_xml_says_what_a_submission_must(files):
         done = fuse(files, files / "a/run.parquet", *options)
         assert done.exit_code == 0, done.output
         assert expected in (files / "fused" / "run.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--tag", "my run", "--tag must be one word without blanks, got 'my run'"),
+        ("--tag", "", "--tag must be one word"),
+        ("--tag", "run\x01", "--tag must be one word"),
+        ("--team", "T\x01", "pid 'T\\x01' has a character"),
+        ("--description", "a\x02", "desc 'a\\x02' has a character"),
+    ],
+)
+def test_a_name_that_a_format_cannot_hold_is_refused_before_anything_is_written(
+    files, option, value, message
+):
+    done = fuse(files, files / "a/run.parquet", option, value)
+    assert isinstance(done.exception, ConfigError)
+    assert message in str(done.exception)
+    assert not (files / "fused").exists()
 
 
 def test_by_rank_the_format_of_a_run_does_not_matter(files):
