@@ -31,7 +31,8 @@ from dsdi_ray.vision.decode import DecodeSettings
 
 _LEAST_BLOCK_BYTES = 2**20
 # Chunks of frames in the object store for each actor. Without a bound decoding that is quicker than
-# scoring would fill a third of the machine's memory.
+# scoring would fill a third of the machine's memory. *Measured* with a network that costs little,
+# seconds a clip of 1080p with 2, 3, 4 and 6 of them: 1.84, 1.33, 1.32 and 1.44.
 _CHUNKS_PER_ACTOR = 3
 _MAX_CLIPS_PER_BLOCK = 32
 _MAX_BLOCKS = 10_000  # comes first: the driver holds 40 KB of each and takes 3 ms to make it
