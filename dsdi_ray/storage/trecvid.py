@@ -67,7 +67,7 @@ class TrecvidRun:
             raise ConfigError(f"priority must be 1 to 4, got {self.priority}")
         if not 0 <= self.elapsed_seconds < float("inf"):
             raise ConfigError(f"elapsedTime must be from 0, got {self.elapsed_seconds}")
-        for name, text in (("pid", self.team), ("desc", self.description)):
+        for name, text in (("team", self.team), ("description", self.description)):
             if _NOT_XML.search(text):
                 raise ConfigError(f"{name} {text!r} has a character that XML cannot hold")
 

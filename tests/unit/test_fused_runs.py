@@ -139,8 +139,8 @@ def test_the_xml_says_what_a_submission_must(files):
         ("--tag", "my run", "--tag must be one word without blanks, got 'my run'"),
         ("--tag", "", "--tag must be one word"),
         ("--tag", "run\x01", "--tag must be one word"),
-        ("--team", "T\x01", "pid 'T\\x01' has a character"),
-        ("--description", "a\x02", "desc 'a\\x02' has a character"),
+        ("--team", "T\x01", "team 'T\\x01' has a character"),
+        ("--description", "a\x02", "description 'a\\x02' has a character"),
     ],
 )
 def test_a_name_that_a_format_cannot_hold_is_refused_before_anything_is_written(

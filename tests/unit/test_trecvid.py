@@ -146,8 +146,8 @@ def test_what_the_format_cannot_hold_is_not_written(tmp_path):
         ({"training_type": "A"}, "trType must be one of L, O, N, got 'A'"),
         ({"priority": 5}, "priority must be 1 to 4, got 5"),
         ({"elapsed_seconds": -1.0}, "elapsedTime must be from 0"),
-        ({"team": "T\x01"}, r"pid 'T\\x01' has a character that XML cannot hold"),
-        ({"description": "a\x02"}, r"desc 'a\\x02' has a character that XML cannot hold"),
+        ({"team": "T\x01"}, r"team 'T\\x01' has a character that XML cannot hold"),
+        ({"description": "a\x02"}, r"description 'a\\x02' has a character that XML cannot hold"),
     ],
 )
 def test_attributes_out_of_range_are_refused(about, message):
