@@ -31,6 +31,7 @@ from dsdi_ray.method.fusion import check_pooling
 from dsdi_ray.storage.bundles import read_ensemble
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SUFFIXES
+from dsdi_ray.storage.media_files import without_blanks
 from dsdi_ray.storage.runs import write_run_files
 from dsdi_ray.storage.trecvid import TrecvidRun
 from dsdi_ray.vision.decode import DecodeSettings
@@ -118,7 +119,7 @@ def run(
         out / "run",
         taxonomy=members.taxonomy,
         metadata=ranking.made_of,
-        tag=path_in(ensemble).name,
+        tag=without_blanks(path_in(ensemble).name) or "dsdi",
         about=TrecvidRun(elapsed_seconds=ranking.seconds),
     )
     return ArchiveSummary(

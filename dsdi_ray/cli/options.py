@@ -29,8 +29,9 @@ def bounded(name: str, *, low: float, high: float, low_counts: bool = True) -> C
 
 
 def _check_tag(tag: str) -> str:
-    if tag.split() != [tag] or not tag.isprintable():
-        raise ConfigError(f"--tag must be one word without blanks, got {tag!r}")
+    from dsdi_ray.storage.trec import check_tag
+
+    check_tag(tag)
     return tag
 
 

@@ -16,6 +16,7 @@ from dsdi_ray.storage.bundles import EnsembleSpec
 from dsdi_ray.storage.filesystems import path_in
 from dsdi_ray.storage.manifest import MANIFEST_SCHEMA
 from dsdi_ray.storage.manifest_changes import ManifestChanges, compare_manifests
+from dsdi_ray.storage.media_files import without_blanks
 from dsdi_ray.storage.run_history import PastRun, changed_inputs, next_run, run_inputs
 from dsdi_ray.storage.runs import scores_of_run, write_run_files
 from dsdi_ray.storage.trecvid import TrecvidRun
@@ -137,7 +138,7 @@ def write_rescoring(now: ScoredArchive, ranking: Ranking, *, top_k: int) -> Resc
             ranking.run,
             new.folder,
             taxonomy=now.members.taxonomy,
-            tag=now.ensemble_name,
+            tag=without_blanks(now.ensemble_name),
             about=TrecvidRun(elapsed_seconds=ranking.seconds),
             metadata=now.inputs,
         )

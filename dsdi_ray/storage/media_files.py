@@ -85,8 +85,8 @@ def clip_ids(files: Sequence[FoundFile], *, taken: AbstractSet[str] = frozenset(
         files: To be named.
         taken: Names that other clips have.
     """
-    stems = [_without_blanks(PurePosixPath(f.relative).stem) for f in files]
-    relatives = [_without_blanks(f.relative) for f in files]
+    stems = [without_blanks(PurePosixPath(f.relative).stem) for f in files]
+    relatives = [without_blanks(f.relative) for f in files]
     stem_count, relative_count = Counter([*stems, *taken]), Counter([*relatives, *taken])
     ids: list[str] = []
     for file, stem, relative in zip(files, stems, relatives, strict=True):
@@ -204,5 +204,6 @@ def _is_media(relative: PurePath) -> bool:
     return (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not is_hidden
 
 
-def _without_blanks(text: str) -> str:
+def without_blanks(text: str) -> str:
+    """A name as run files can hold it: blanks and control characters become ``_``."""
     return NOT_IN_CLIP_IDS.sub("_", text)

@@ -25,7 +25,7 @@ from dsdi_ray.storage.run_table import (
     lists_of_table,
     table_of_lists,
 )
-from dsdi_ray.storage.trec import read_trec_run, write_trec_run
+from dsdi_ray.storage.trec import check_tag, read_trec_run, write_trec_run
 from dsdi_ray.storage.trecvid import TrecvidRun, read_trecvid_run, write_trecvid_run
 from dsdi_ray.taxonomy import Taxonomy
 
@@ -161,13 +161,15 @@ def write_run_files(
         run.parquet, run.trec and run.xml.
 
     Raises:
-        DataError: If the run or its names cannot be written in a format; those before it are.
+        DataError: If the run or a clip_id cannot be written in a format; those before it are. If the
+            tag cannot, nothing is.
     """
+    check_tag(tag)
+    about = about or TrecvidRun()
+    about = replace(about, description=about.description or tag)
     files = [out / name for name in ("run.parquet", "run.trec", "run.xml")]
     write_run(run, files[0], metadata=metadata)
     write_trec_run(run, files[1], tag=tag)
-    about = about or TrecvidRun()
-    about = replace(about, description=about.description or tag)
     write_trecvid_run(run, files[2], taxonomy=taxonomy, about=about)
     return files
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dsdi_ray.errors import DataError
 from dsdi_ray.method.ranking import strictly_decreasing
+from dsdi_ray.storage.media_files import without_blanks
 from dsdi_ray.storage.run_table import (
     RankedList,
     check_run_table,
@@ -29,6 +30,16 @@ number as text, without leading zeros."""
 _LARGEST_FEATURE_ID = 2**31 - 1
 
 
+def check_tag(tag: str) -> None:
+    """See whether a run's name is one word, which the lines of its text need.
+
+    Raises:
+        DataError: If it is empty, or has a blank or a control character.
+    """
+    if not tag or tag != without_blanks(tag):
+        raise DataError(f"tag must be one word without blanks, got {tag!r}")
+
+
 def write_trec_run(run: pa.Table, path: Path, *, tag: str = "dsdi") -> None:
     """Write a run as TREC text; similarities strictly decrease and stay distinct in float32.
 
@@ -41,12 +52,15 @@ def write_trec_run(run: pa.Table, path: Path, *, tag: str = "dsdi") -> None:
         DataError: If the run breaks a rule, or the tag or a clip_id has a blank or is empty.
     """
     check_run_table(run, source=str(path))
-    _check_word(tag, what="tag", path=path)
+    check_tag(tag)
     lines = []
     for one in lists_of_table(run):
         similarities = strictly_decreasing(one.scores).tolist()
         for rank, (clip_id, sim) in enumerate(zip(one.clip_ids, similarities, strict=True), 1):
-            _check_word(clip_id, what="clip_id", path=path)
+            if clip_id.split() != [clip_id]:
+                raise DataError(
+                    f"run {path}: clip_id must be one word without blanks, got {clip_id!r}"
+                )
             # Nine digits give a float32 back exactly.
             lines.append(f"{one.feature_id} Q0 {clip_id} {rank} {sim:.9g} {tag}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,8 +164,3 @@ def _in_order(feature_id: int, feature: str | None, by_clip: Mapping[str, float]
         scores=np.minimum.accumulate(np.array([by_clip[c] for c in clip_ids], np.float64)),
         peak_seconds=np.full(len(clip_ids), np.nan),
     )
-
-
-def _check_word(word: str, *, what: str, path: Path) -> None:
-    if word.split() != [word]:
-        raise DataError(f"run {path}: {what} must be one word without blanks, got {word!r}")

@@ -163,3 +163,14 @@ def test_a_clip_that_was_renamed_is_ranked_once_by_whole_archives_and_demos(
         for run in (out / "run", out / "runs" / "own"):
             ranked = read_run(run / "run.parquet")["clip_id"].to_pylist()
             assert set(ranked) == {"stays", name}
+
+
+def test_an_ensembles_folder_may_have_blanks_in_its_name(tmp_path: Path) -> None:
+    write_clip(tmp_path / "footage" / "a.mp4", seed=1, num_pictures=20)
+    make_ensemble(tmp_path / "members", sizes=(64,))
+    bundle = (tmp_path / "members" / "ensemble").rename(tmp_path / "members" / "my ensemble")
+    for name, run in (("score_archive", "run"), ("rescore_archive", "runs/0001")):
+        out = tmp_path / name
+        load_job(name).run(str(tmp_path / "footage"), ensemble=str(bundle), out=out)
+        lines = (out / run / "run.trec").read_text().splitlines()
+        assert {(line.split()[2], line.split()[5]) for line in lines} == {("a", "my_ensemble")}

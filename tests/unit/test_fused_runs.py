@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from dsdi_ray.cli import app
-from dsdi_ray.errors import ConfigError, DataError
+from dsdi_ray.errors import DataError, UserError
 from dsdi_ray.storage.fused_runs import WeightedRun, fuse_run_tables
 from dsdi_ray.storage.runs import (
     ranked_run,
@@ -136,9 +136,9 @@ def test_the_xml_says_what_a_submission_must(files):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--tag", "my run", "--tag must be one word without blanks, got 'my run'"),
-        ("--tag", "", "--tag must be one word"),
-        ("--tag", "run\x01", "--tag must be one word"),
+        ("--tag", "my run", "tag must be one word without blanks, got 'my run'"),
+        ("--tag", "", "tag must be one word"),
+        ("--tag", "run\x01", "tag must be one word"),
         ("--team", "T\x01", "team 'T\\x01' has a character"),
         ("--description", "a\x02", "description 'a\\x02' has a character"),
     ],
@@ -147,7 +147,7 @@ def test_a_name_that_a_format_cannot_hold_is_refused_before_anything_is_written(
     files, option, value, message
 ):
     done = fuse(files, files / "a/run.parquet", option, value)
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, UserError)
     assert message in str(done.exception)
     assert not (files / "fused").exists()
 
