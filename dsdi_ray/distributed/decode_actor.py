@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dsdi_ray.distributed.cluster_event import ClusterEvent
 from dsdi_ray.errors import FetchError
 from dsdi_ray.storage.local_copies import LocalCopies
 from dsdi_ray.vision.decode import ClipSource, DecodeOutcome, DecodeSettings, FrameChunk
@@ -53,12 +54,25 @@ class DecodeClips:
 
     A chunk has a row per input size, for the members of that size: its pictures, ``[T, S, S, 3]``
     bytes, are in the column ``frames``.
+
+    Args:
+        settings: How frames are sampled.
+        input_px: Input size of each member, by its id.
+        starts_after: What must have happened before it takes work; None for nothing.
     """
 
-    def __init__(self, settings: DecodeSettings, input_px: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        settings: DecodeSettings,
+        input_px: Mapping[str, int],
+        *,
+        starts_after: ClusterEvent | None = None,
+    ) -> None:
         self._process = DecodeProcess(settings)
         self._copies = LocalCopies()
         self._input_px = input_px
+        if starts_after is not None:
+            starts_after.wait()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for item in batch.to_pylist():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dsdi_ray.distributed.cluster_event import ClusterEvent
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
 from dsdi_ray.distributed.network_libraries import skip_last_collection
 
@@ -53,6 +54,7 @@ class ScoreFrames:
         device: str,
         num_threads: int | None,
         compile_networks: bool,
+        is_ready: ClusterEvent | None = None,
     ) -> None:
         # Here alone: who submits a job needs no network library, which takes seconds to load.
         import torch
@@ -72,7 +74,10 @@ class ScoreFrames:
             for member_id, path in paths.items()
         }
         self._upload = partial(Uploads, device=torch.device(device), micro_batch=micro_batch)
-        self._try_members()
+        # In each thread what a pass takes: memory that does not do is known before the first clip.
+        self._try_members(num_pictures=micro_batch * (num_threads or 1))
+        if is_ready is not None:
+            is_ready.set()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for i in range(len(batch)):
@@ -110,14 +115,17 @@ class ScoreFrames:
                 "score_seconds": time.perf_counter() - started,
             }
 
-    def _try_members(self) -> None:
+    def _try_members(self, *, num_pictures: int) -> None:
         for member in self._members.values():
-            # Two pictures: of one a compiler makes a special case.
-            member.logits(np.zeros((2, member.input_px, member.input_px, 3), np.uint8))
+            member.logits(
+                np.zeros((num_pictures, member.input_px, member.input_px, 3), np.uint8),
+                micro_batch=self._micro_batch,
+                threads=self._threads,
+            )
 
     def _end_if_broken(self) -> None:
         try:
-            self._try_members()
+            self._try_members(num_pictures=2)  # of one a compiler makes a special case
         except Exception:
             traceback.print_exc()
             os._exit(1)

@@ -5,6 +5,7 @@ and run both one after the other.
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ray.data import (
 from ray.exceptions import ObjectLostError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
+from dsdi_ray.distributed.cluster_event import ClusterEvent
 from dsdi_ray.distributed.decode_actor import DecodeClips
 from dsdi_ray.distributed.network_environment import network_environment
 from dsdi_ray.distributed.score_actor import ScoreFrames
@@ -39,7 +41,12 @@ _MAX_BLOCKS = 10_000  # comes first: the driver holds 40 KB of each and takes 3 
 _BY_FILE = [("uri", "ascending"), ("start_seconds", "ascending")]
 # An actor that dies starts again; what it had in hand is left to the job, which knows the clips.
 _RETRY_POLICY = {"max_restarts": -1, "max_task_retries": 0}
-_LOGS_DEAD_ACTORS = "ray.data._internal.execution.streaming_executor_state"
+_MAX_ACTOR_INIT_DEATHS = 3  # in a row: a node may be lost while actors start
+_LOGS_DEAD_ACTORS = [
+    "ray.data.exceptions",
+    "ray.data._internal.execution.streaming_executor_state",
+    "ray.data._internal.execution.operators.actor_pool_map_operator",
+]
 
 
 def build_scoring_dataset(
@@ -48,6 +55,7 @@ def build_scoring_dataset(
     ensemble: EnsembleSpec,
     settings: DecodeSettings,
     pool: ScoringPool,
+    scorer_is_ready: ClusterEvent,
     clips_per_block: int | None = None,
 ) -> Dataset:
     """The pipeline: work items in, logits per (chunk of frames, member) and outcomes out.
@@ -57,6 +65,8 @@ def build_scoring_dataset(
         ensemble: The members; all are loaded by every scoring actor.
         settings: How frames are sampled.
         pool: Actors.
+        scorer_is_ready: Is set by the first scoring actor that holds the members; decode actors
+            wait for it.
         clips_per_block: Work items that a decode actor takes at once, if the work is not very
             large, and then a block at a time: an actor that dies takes no other block along. None
             for few enough to share the work evenly, with a further block waiting at each actor.
@@ -77,6 +87,7 @@ def build_scoring_dataset(
         .map_batches(
             DecodeClips,
             fn_constructor_args=(settings, sizes),
+            fn_constructor_kwargs={"starts_after": scorer_is_ready},
             compute=ActorPoolStrategy(
                 size=pool.num_decoders, max_tasks_in_flight_per_actor=num_in_flight
             ),
@@ -93,6 +104,7 @@ def build_scoring_dataset(
                 "device": device,
                 "num_threads": pool.threads_per_scorer,
                 "compile_networks": pool.compile_networks,
+                "is_ready": scorer_is_ready,
             },
             compute=ActorPoolStrategy(
                 size=pool.num_scorers, max_tasks_in_flight_per_actor=num_in_flight
@@ -132,14 +144,21 @@ def iterate_scored(
     with _scoring_context(pool, chunk_bytes), warnings.catch_warnings():
         # Retries have no named parameter yet; the plain ones go in Ray 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
+        scorer_is_ready = ClusterEvent()
         dataset = build_scoring_dataset(
-            work, ensemble=ensemble, settings=settings, pool=pool, clips_per_block=clips_per_block
+            work,
+            ensemble=ensemble,
+            settings=settings,
+            pool=pool,
+            scorer_is_ready=scorer_is_ready,
+            clips_per_block=clips_per_block,
         )
         try:
             yield from _blocks(dataset)
         except RayActorError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ResourceError(f"workers die as they start: {reason}") from error
+            raise ResourceError(f"workers cannot start: {_why(error)}") from error
+        finally:
+            scorer_is_ready.clear()
 
 
 def _blocks(dataset: Dataset) -> Iterator[pa.Table]:
@@ -153,10 +172,18 @@ def _blocks(dataset: Dataset) -> Iterator[pa.Table]:
             yield block
 
 
+def _why(error: BaseException) -> str:
+    """In one line; of an error in an actor's constructor, which comes last, without its traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return re.sub(r"^[\w.]+: ", "", lines[-1])  # less its class
+    return lines[0]
+
+
 def _drop_traceback(record: logging.LogRecord) -> bool:
     """Keep a record's text alone: a traceback holds on to actors, and so to their CPUs and GPUs."""
     if record.exc_info and record.exc_info[1] is not None:
-        record.msg, record.exc_info = f"{record.msg} {record.exc_info[1]!r}", None
+        record.msg, record.exc_info = f"{record.msg} {_why(record.exc_info[1])}", None
     return True
 
 
@@ -173,7 +200,8 @@ def _scoring_context(pool: ScoringPool, chunk_bytes: int) -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # actors answer for clips; a block only fails if its actor dies
-    context.max_consecutive_actor_init_deaths = 3  # a node may be lost while actors start
-    logging.getLogger(_LOGS_DEAD_ACTORS).addFilter(_drop_traceback)
+    context.max_consecutive_actor_init_deaths = _MAX_ACTOR_INIT_DEATHS
+    for name in _LOGS_DEAD_ACTORS:
+        logging.getLogger(name).addFilter(_drop_traceback)
     with DataContext.current(context):
         yield

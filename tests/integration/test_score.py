@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_servers import file_server
 from footage import COLOURS, make_ensemble, make_member, write_clip, write_footage
 
-from dsdi_ray.distributed import scoring_trial
+from dsdi_ray.distributed import scoring_pipeline, scoring_trial
 from dsdi_ray.distributed.index import load_archive
 from dsdi_ray.distributed.members import load_member
 from dsdi_ray.distributed.rank import Ranking, rank_archive, rank_systems
@@ -279,6 +280,28 @@ def test_an_ensemble_of_another_taxonomy_never_meets_the_store(
 def test_a_gpu_that_does_not_exist_is_refused_at_once() -> None:
     with pytest.raises(ResourceError, match="Ray sees none"):
         scoring_pool(use_gpu=True)
+
+
+def test_a_damaged_member_ends_the_job_with_the_reason_before_a_clip_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_pipeline, "_MAX_ACTOR_INIT_DEATHS", 0)
+    clip = write_clip(tmp_path / "web" / "a.mp4", seed=1)
+    ensemble = make_ensemble(tmp_path / "members", sizes=[64])
+    (Path(ensemble.members[0].path) / "model.safetensors").write_bytes(b"damaged")
+    with file_server(clip.parent) as server:
+        archive = load_archive(f"{server.url}/{clip.name}")
+        server.requests.clear()
+        reason = r"^workers cannot start: member bundle .* is not the one that it was made with$"
+        with pytest.raises(ResourceError, match=reason):
+            score_archive(
+                archive,
+                ensemble=ensemble,
+                store_uri=str(tmp_path / "scores"),
+                settings=SETTINGS,
+                pool=ONE_EACH,
+            )
+        assert not server.requests
 
 
 def test_a_clip_that_changed_is_scored_again(tmp_path: Path, ensemble: EnsembleSpec) -> None:
