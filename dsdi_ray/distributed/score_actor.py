@@ -3,16 +3,20 @@
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+from ray.util.annotations import RayDeprecationWarning
 
 from dsdi_ray.distributed.cluster_event import ClusterEvent
 from dsdi_ray.distributed.decode_actor import OUTCOME_TYPE
 from dsdi_ray.distributed.network_libraries import skip_last_collection
+from dsdi_ray.errors import ResourceError
 
 SCORED_SCHEMA = pa.schema(
     [
@@ -56,6 +60,8 @@ class ScoreFrames:
         compile_networks: bool,
         is_ready: ClusterEvent | None = None,
     ) -> None:
+        if is_ready is not None:
+            _refuse_to_start_again(is_ready)
         # Here alone: who submits a job needs no network library, which takes seconds to load.
         import torch
 
@@ -74,7 +80,7 @@ class ScoreFrames:
             for member_id, path in paths.items()
         }
         self._upload = partial(Uploads, device=torch.device(device), micro_batch=micro_batch)
-        # In each thread what a pass takes: memory that does not do is known before the first clip.
+        # A full pass in each thread: too little memory shows before the first clip is fetched.
         self._try_members(num_pictures=micro_batch * (num_threads or 1))
         if is_ready is not None:
             is_ready.set()
@@ -129,6 +135,18 @@ class ScoreFrames:
         except Exception:
             traceback.print_exc()
             os._exit(1)
+
+
+def _refuse_to_start_again(is_ready: ClusterEvent) -> None:
+    """Ray starts an actor that is killed as it starts again and again; Ray Data counts what raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # of what Ray itself uses there
+        is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
+    if is_restarted and not is_ready.is_set():
+        raise ResourceError(
+            "a scoring process was killed while it loaded the members or tried them on full batches; "
+            "give it more memory, or take fewer --scorers or a smaller --batch-size"
+        )
 
 
 def _failure(error: Exception, member_ids: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The scoring pipeline: ``work items -> decode (CPU pool) -> score (pool that holds the members)``.
 
 Decoding is an actor pool of its own because Ray Data would fuse a task map into the scoring actors
-and run both one after the other.
+and run both one after the other. It begins once a scorer is ready: nothing is fetched in vain, and
+the decoders of a short job are still there beside the network, so it takes what a long one takes.
 """
 
 import logging

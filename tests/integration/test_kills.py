@@ -120,6 +120,10 @@ def scoring_actors() -> list[psutil.Process]:
     return processes(lambda p: "ScoreFrames" in " ".join(p.cmdline()))
 
 
+def starting_scoring_actors() -> list[psutil.Process]:
+    return processes(lambda p: "ScoreFrames)).__init__" in " ".join(p.cmdline()))
+
+
 @contextmanager
 def killer(victims: Callable[[], list[psutil.Process]], *, at_most: int) -> Iterator[list[int]]:
     """Kill victims, one at a time, as soon as they work; yields the pids that were killed."""
@@ -199,6 +203,21 @@ def test_workers_that_all_die_end_the_job_with_a_clear_error(
     with killer(decode_actors, at_most=1000), pytest.raises(ResourceError, match="every worker"):
         score_archive(
             load_archive(str(long_clip)),
+            ensemble=ensemble,
+            store_uri=str(tmp_path / "scores"),
+            settings=SETTINGS,
+            pool=POOL,
+        )
+
+
+def test_a_scorer_that_is_killed_as_it_starts_ends_the_job_with_a_clear_error(
+    tmp_path: Path, archive: pa.Table, ensemble: EnsembleSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdi_ray.distributed.scoring_pipeline._MAX_ACTOR_INIT_DEATHS", 0)
+    reason = "^workers cannot start: a scoring process was killed while it loaded the members"
+    with killer(starting_scoring_actors, at_most=1), pytest.raises(ResourceError, match=reason):
+        score_archive(
+            archive,
             ensemble=ensemble,
             store_uri=str(tmp_path / "scores"),
             settings=SETTINGS,
