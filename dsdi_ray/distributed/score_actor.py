@@ -48,6 +48,18 @@ class ScoreFrames:
     An error is the outcome of its clip where the members still score another picture. Where they do
     not, as after an error of the GPU, the process ends: Ray starts it again, and its clips are done
     again.
+
+    Args:
+        paths: Bundle of each member, by its id.
+        micro_batch: Frames per forward pass.
+        device: ``cpu`` or ``cuda``.
+        num_threads: Forward passes beside each other on CPUs; None for one after the other.
+        compile_networks: Whether ``torch.compile`` makes code for the networks first.
+        is_ready: What to set once the members have scored full batches; None for nothing.
+
+    Raises:
+        DataError: If a member cannot be loaded.
+        ResourceError: If this actor was killed before any scoring actor was ready.
     """
 
     def __init__(
